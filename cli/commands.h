@@ -1,0 +1,15 @@
+// The commands of the program. Each function adds one subcommand with its options, its help and what it does to `parent`;
+// the command's own file holds it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace strobe::cli {
+
+void add_nmt_prepare(CLI::App& parent);
+void add_nmt_train(CLI::App& parent);
+void add_nmt_test(CLI::App& parent);
+void add_nmt_translate(CLI::App& parent);
+void add_bench_attention(CLI::App& parent);
+
+}  // namespace strobe::cli

@@ -1,0 +1,20 @@
+# What every target of ours has in common: where its includes start, warnings as errors, sanitizers.
+
+function(strobe_target name)
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror>)
+  if(STROBE_ASAN)
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-omit-frame-pointer>)
+    target_link_options(${name} PUBLIC -fsanitize=address,undefined)
+  endif()
+endfunction()
+
+# One test program per folder of tests/: strobe_test(NAME attention SOURCES a.cpp b.cpp LIBRARIES strobe_attention)
+function(strobe_test)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;LIBRARIES" ${ARGN})
+  add_executable(test_${ARG_NAME} ${ARG_SOURCES})
+  strobe_target(test_${ARG_NAME})
+  target_link_libraries(test_${ARG_NAME} PRIVATE ${ARG_LIBRARIES} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(test_${ARG_NAME} PRIVATE STROBE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  add_test(NAME ${ARG_NAME} COMMAND test_${ARG_NAME})
+endfunction()

@@ -1,0 +1,1 @@
+#include "strobe/attention.h"
