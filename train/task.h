@@ -29,8 +29,8 @@ struct Validation {
   double score = 0.0;  // higher is better; decides the best checkpoint and early stopping
 };
 
-/// A model with its data. All randomness of the order of batches comes from (seed, epoch), so that a run can be resumed at
-/// any batch; dropout draws from torch's generators.
+/// A model with its data. All randomness of the order of batches comes from (seed, epoch), so that a run can be resumed
+/// at any batch; dropout draws from torch's generators.
 class Task {
  public:
   virtual ~Task() = default;

@@ -1,0 +1,72 @@
+// Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019) over ATen's fused kernels, and gradient clipping.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "train/value.h"
+
+namespace strobe::train {
+
+struct OptimizerOptions {
+  enum class Kind { kAdam, kAdamW };
+  Kind kind = Kind::kAdam;
+  double beta1 = 0.9;
+  double beta2 = 0.98;
+  double eps = 1e-9;
+  double weight_decay =
+      0.0;  // Adam adds it to the gradient, AdamW decays the weight; never for biases and norms (dim < 2)
+};
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+/// One optimiser for parameters of any devices and dtypes. Parameters without a gradient are passed over.
+class Optimizer {
+ public:
+  Optimizer(NamedTensors parameters, const OptimizerOptions& options);
+
+  /// One update with the gradients that the parameters hold. Where `found_inf` (0-d fp32 on the parameters' device) is
+  /// defined and 1, nothing changes, not even the step counts; it is never read by the host.
+  void step(double lr, const at::Tensor& found_inf = {});
+
+  /// Makes every gradient undefined, so that the next backward allocates or moves instead of adding to zeros.
+  void clear_gradients();
+
+  std::vector<at::Tensor> gradients() const;  // those that are defined
+
+  /// torch.optim's layout: {"state": {i: {"step", "exp_avg", "exp_avg_sq"}}, "param_groups": [...]}, parameters
+  /// numbered across the groups: first those with weight decay, then those without.
+  Dict state_dict() const;
+
+  /// Throws CheckpointError where the numbers of groups or parameters, their names or their shapes differ.
+  void load_state_dict(const Dict& state);
+
+ private:
+  struct Slot {
+    std::string name;
+    at::Tensor parameter, step, exp_avg, exp_avg_sq;
+  };
+  struct Group {
+    double weight_decay;
+    std::vector<Slot> slots;
+  };
+  void step_group(Group& group, at::TensorOptions kind, double lr, const at::Tensor& found_inf);
+
+  OptimizerOptions options_;
+  double lr_ = 0.0;
+  std::vector<Group> groups_;
+  std::vector<at::TensorOptions> kinds_;  // the (device, dtype) pairs among the parameters
+};
+
+/// The 2-norm over all gradients, 0-d on the device of the first, without synchronising.
+at::Tensor gradient_norm(const std::vector<at::Tensor>& gradients);
+
+/// Multiplies the gradients by scale * min(1, max_norm / (scale * norm + 1e-6)), or by scale alone where max_norm is 0;
+/// `scale` and `norm` are 0-d tensors. Without synchronising.
+void scale_and_clip(const std::vector<at::Tensor>& gradients, const at::Tensor& norm, const at::Tensor& scale,
+                    double max_norm);
+
+}  // namespace strobe::train
