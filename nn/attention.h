@@ -1,0 +1,79 @@
+// Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2) over strobe::attention, with packed
+// projections: one product makes the operator's packed input, and its one packed gradient goes straight back into that
+// product.
+//
+// Padding: `lengths` [B] int32 are the real tokens of each right-padded sequence, or an undefined tensor for "all".
+// Padded keys are hidden, padded query rows are not computed (the attention gives them 0).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/linear.h>
+
+#include <cstdint>
+#include <string>
+
+#include "ops/attention.h"
+
+namespace strobe::nn {
+
+struct AttentionConfig {
+  int64_t d_model = 512;
+  int64_t num_heads = 8;  // divides d_model
+  double dropout = 0.1;   // of the attention probabilities, in training only
+  std::string attn_type = "imp_flash_attn";
+};
+
+/// The keys and values of the tokens decoded so far, a row for each hypothesis.
+class KeyValueCache {
+ public:
+  int64_t length() const { return length_; }
+
+  /// Adds one token's keys and values, kv [R, 2H, D], and returns all of them, [R, length, 2H, D], without a copy.
+  at::Tensor append(const at::Tensor& kv);
+
+  /// Row r becomes what row rows[r] was; rows [R'] int64.
+  void reorder(const at::Tensor& rows);
+
+ private:
+  at::Tensor storage_;  // [R, capacity, 2H, D]
+  int64_t length_ = 0;
+};
+
+class SelfAttentionImpl : public torch::nn::Module {
+ public:
+  explicit SelfAttentionImpl(const AttentionConfig& config);
+
+  /// x [B, N, d_model] -> [B, N, d_model].
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& lengths, bool causal);
+
+  /// One decoded token a row: x [R, d_model] -> [R, d_model], attending to the cache's tokens and itself.
+  at::Tensor step(const at::Tensor& x, KeyValueCache& cache);
+
+ private:
+  AttentionConfig config_;
+  torch::nn::Linear qkv_;  // rows: queries, keys, values; each num_heads x head_dim
+  torch::nn::Linear out_;
+};
+TORCH_MODULE(SelfAttention);
+
+class CrossAttentionImpl : public torch::nn::Module {
+ public:
+  explicit CrossAttentionImpl(const AttentionConfig& config);
+
+  /// memory [B, Nk, d_model] -> packed keys and values [B, Nk, 2H, D], reusable while the memory stays.
+  at::Tensor keys_values(const at::Tensor& memory);
+
+  /// x [B, Nq, d_model] -> [B, Nq, d_model]. Nq are a sentence's tokens, or its hypotheses while decoding.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& query_lengths, const at::Tensor& keys_values,
+                     const at::Tensor& key_lengths);
+
+ private:
+  AttentionConfig config_;
+  torch::nn::Linear q_;
+  torch::nn::Linear kv_;  // rows: keys, values
+  torch::nn::Linear out_;
+};
+TORCH_MODULE(CrossAttention);
+
+}  // namespace strobe::nn

@@ -1,0 +1,61 @@
+#include "nn/embedding.h"
+
+#include <ATen/ops/add.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/reciprocal.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "nn/init.h"
+#include "strobe/types.h"
+
+namespace strobe::nn {
+namespace {
+
+constexpr int64_t kFirstPositions = 256;
+
+}  // namespace
+
+at::Tensor sinusoidal_positions(int64_t length, int64_t d_model) {
+  if (d_model < 2 || d_model % 2 != 0) {
+    throw Error("sinusoidal positions: d_model must be even, got " + std::to_string(d_model));
+  }
+  const auto real = at::TensorOptions().dtype(at::kDouble);
+  const at::Tensor exponents = at::arange(0, d_model, 2, real).div_(static_cast<double>(d_model));
+  const at::Tensor angles = at::outer(at::arange(length, real), at::pow(10000.0, exponents).reciprocal_());
+  at::Tensor table = at::empty({length, d_model / 2, 2}, at::kFloat);
+  table.select(2, 0).copy_(angles.sin());
+  table.select(2, 1).copy_(angles.cos());
+  return table.view({length, d_model});
+}
+
+TokenEmbeddingImpl::TokenEmbeddingImpl(int64_t vocabulary, int64_t d_model, double dropout)
+    : tokens_(vocabulary, d_model),
+      positions_(sinusoidal_positions(kFirstPositions, d_model)),
+      scale_(std::sqrt(static_cast<double>(d_model))),
+      dropout_(dropout) {
+  register_module("tokens", tokens_);
+  xavier_uniform_(tokens_->weight);
+}
+
+at::Tensor TokenEmbeddingImpl::embed(const at::Tensor& ids, int64_t first_position, int64_t length) {
+  if (positions_.size(0) < first_position + length) {
+    positions_ = sinusoidal_positions(std::max(first_position + length, 2 * positions_.size(0)), positions_.size(1));
+  }
+  // No copy once the table is where the weights are.
+  positions_ = positions_.to(tokens_->weight.device(), tokens_->weight.scalar_type());
+  const at::Tensor embedded = at::add(positions_.narrow(0, first_position, length), tokens_->forward(ids), scale_);
+  return at::dropout(embedded, dropout_, is_training());
+}
+
+at::Tensor TokenEmbeddingImpl::forward(const at::Tensor& ids) { return embed(ids, 0, ids.size(1)); }
+
+at::Tensor TokenEmbeddingImpl::step(const at::Tensor& ids, int64_t position) { return embed(ids, position, 1); }
+
+}  // namespace strobe::nn

@@ -1,0 +1,37 @@
+// Token embeddings with sinusoidal positions (Vaswani et al. 2017, sections 3.4 and 3.5).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/embedding.h>
+
+#include <cstdint>
+
+namespace strobe::nn {
+
+/// [length, d_model] fp32: sin(p / 10000^(i / d_model)) in the even columns i, the cosine of the same angle in the odd
+/// column that follows. d_model is even.
+at::Tensor sinusoidal_positions(int64_t length, int64_t d_model);
+
+/// sqrt(d_model) * weight[id] + position, then dropout in training.
+class TokenEmbeddingImpl : public torch::nn::Module {
+ public:
+  TokenEmbeddingImpl(int64_t vocabulary, int64_t d_model, double dropout);
+
+  /// ids [B, N] int64 at positions 0..N-1 -> [B, N, d_model].
+  at::Tensor forward(const at::Tensor& ids);
+
+  /// ids [R] int64, all at `position` -> [R, d_model].
+  at::Tensor step(const at::Tensor& ids, int64_t position);
+
+ private:
+  at::Tensor embed(const at::Tensor& ids, int64_t first_position, int64_t length);
+
+  torch::nn::Embedding tokens_;
+  at::Tensor positions_;  // [at least as long as ever needed, d_model]; not part of a checkpoint
+  double scale_;
+  double dropout_;
+};
+TORCH_MODULE(TokenEmbedding);
+
+}  // namespace strobe::nn
