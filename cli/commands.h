@@ -1,7 +1,8 @@
-// The commands of the program. Each function adds one subcommand with its options, its help and what it does to `parent`;
-// the command's own file holds it. Options are checked while parsing, files only when the command runs, so that a wrong
-// option is reported before a missing file. A command that must end with a status of its own (a training run stopped by a
-// signal: 128 + n) throws CLI::RuntimeError(status); other failures are exceptions, which main.cpp prints.
+// The commands of the program. Each function adds one subcommand with its options, its help and what it does to
+// `parent`; the command's own file holds it. Options are checked while parsing, files only when the command runs, so
+// that a wrong option is reported before a missing file. A command that must end with a status of its own (a training
+// run stopped by a signal: 128 + n) throws CLI::RuntimeError(status); other failures are exceptions, which main.cpp
+// prints.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -23,7 +23,8 @@ std::string path_of(const CLI::App* app) {
   return app->get_parent() == nullptr ? app->get_name() : path_of(app->get_parent()) + " " + app->get_name();
 }
 
-/// What stands where no option or command of that name exists, with the nearest name, or "" if all words were understood.
+/// What stands where no option or command of that name exists, with the nearest name, or "" if all words were
+/// understood.
 std::string unknown_word(const CLI::App& app) {
   const CLI::App* command = selected_command(&app);
   const std::vector<std::string> rest = app.remaining(/*recurse=*/true);

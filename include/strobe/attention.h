@@ -7,22 +7,28 @@
 // Semantics, the same for every algorithm, device and layout
 //   Visible keys. Row i of a sequence with Nq queries and Nk keys sees key j iff
 //       i + Nk - Nq - window_left <= j <= i + Nk - Nq + window_right   and   0 <= j < Nk   and   j < key_lengths[b]
-//     where -1 in a window means unlimited and causal means window_right = min(window_right, 0) with -1 read as infinity.
-//     Nq and Nk are the tensor's lengths in the dense layout and each sequence's own in varlen: key_lengths hides keys
-//     but moves no diagonal (unlike FlashAttention's seqused_k), so a right-padded decoder batch is right by itself.
-//   Padding. query_lengths[b]: rows i >= query_lengths[b] are not computed (O = 0, LSE = -inf, dQ = 0, no part in dK, dV).
-//     Hidden Q, K, V, dO may hold NaN or Inf without effect; NaN or Inf in what is visible reaches O, LSE and gradients.
-//   Varlen. cu_seqlens_q and cu_seqlens_k [B+1], both or neither: sequence b holds tokens cu_seqlens[b]..cu_seqlens[b+1]-1.
+//     where -1 in a window means unlimited and causal means window_right = min(window_right, 0) with -1 read as
+//     infinity. Nq and Nk are the tensor's lengths in the dense layout and each sequence's own in varlen: key_lengths
+//     hides keys but moves no diagonal (unlike FlashAttention's seqused_k), so a right-padded decoder batch is right by
+//     itself.
+//   Padding. query_lengths[b]: rows i >= query_lengths[b] are not computed (O = 0, LSE = -inf, dQ = 0, no part in dK,
+//   dV).
+//     Hidden Q, K, V, dO may hold NaN or Inf without effect; NaN or Inf in what is visible reaches O, LSE and
+//     gradients.
+//   Varlen. cu_seqlens_q and cu_seqlens_k [B+1], both or neither: sequence b holds tokens
+//   cu_seqlens[b]..cu_seqlens[b+1]-1.
 //     Tokens at or beyond cu_seqlens[B] get O = 0, LSE = -inf and zero gradients.
-//   Every output element is written, also for Nq = 0 or Nk = 0. A row with no visible key: O = 0, LSE = -inf, zero gradients.
-//   softmax_lse is the natural log of the sum of exp of the scaled, masked scores, before dropout.
-//   Grouped heads. Query head h uses key/value head h / (num_heads_q / num_heads_k).
-//   Dropout. See strobe/dropout.h: one function of (seed, offset, batch, query head, row, column). In varlen, batch is the
+//   Every output element is written, also for Nq = 0 or Nk = 0. A row with no visible key: O = 0, LSE = -inf, zero
+//   gradients. softmax_lse is the natural log of the sum of exp of the scaled, masked scores, before dropout. Grouped
+//   heads. Query head h uses key/value head h / (num_heads_q / num_heads_k). Dropout. See strobe/dropout.h: one
+//   function of (seed, offset, batch, query head, row, column). In varlen, batch is the
 //     sequence's number and row and column count from its start, so varlen equals dense.
-//   Determinism. Equal inputs give bitwise equal outputs on one machine, whatever the number of threads and whatever the
+//   Determinism. Equal inputs give bitwise equal outputs on one machine, whatever the number of threads and whatever
+//   the
 //     other items of the batch; on CUDA the backward of kImpFlashAttn needs `deterministic` for that.
 //   Accumulation and softmax are fp32; gradients have the input's dtype.
-//   Head dims: multiples of 8 up to 128, and 256. Base pointers and strides of q, k, v, out and the gradients are multiples
+//   Head dims: multiples of 8 up to 128, and 256. Base pointers and strides of q, k, v, out and the gradients are
+//   multiples
 //     of 16 bytes.
 //   Not offered: additive bias and ALiBi, softcap, a different head dim of V, paged caches, attention weights.
 #pragma once
@@ -62,10 +68,10 @@ struct AttentionFwdParams {
   int64_t num_heads_k = 0;  // Hk, divides Hq
   int64_t head_dim = 0;     // D
 
-  const void* q = nullptr;  // [B, Nq, Hq, D] or [total_q, Hq, D]
-  const void* k = nullptr;  // [B, Nk, Hk, D] or [total_k, Hk, D]
-  const void* v = nullptr;  // like k
-  void* out = nullptr;      // like q
+  const void* q = nullptr;       // [B, Nq, Hq, D] or [total_q, Hq, D]
+  const void* k = nullptr;       // [B, Nk, Hk, D] or [total_k, Hk, D]
+  const void* v = nullptr;       // like k
+  void* out = nullptr;           // like q
   float* softmax_lse = nullptr;  // [B, Hq, Nq] or [Hq, total_q], contiguous; required
   int64_t q_batch_stride = 0, q_row_stride = 0, q_head_stride = 0;  // batch strides are ignored in varlen
   int64_t k_batch_stride = 0, k_row_stride = 0, k_head_stride = 0;
@@ -85,15 +91,17 @@ struct AttentionFwdParams {
   double dropout_p = 0.0;               // probability of dropping, 0 <= p < 1
   const uint64_t* rng_state = nullptr;  // [2] = {seed, offset} in memory of `device`; required iff dropout_p > 0
 
-  void* workspace = nullptr;  // attention_workspace_size(params) bytes of `device`, 256-byte aligned, contents arbitrary
-  void* stream = nullptr;     // cudaStream_t; CPU: ignored
+  void* workspace =
+      nullptr;             // attention_workspace_size(params) bytes of `device`, 256-byte aligned, contents arbitrary
+  void* stream = nullptr;  // cudaStream_t; CPU: ignored
 
   // CPU only.
   int num_threads = 1;         // how many `worker`s parallel_for may use; results do not depend on it
   ParallelFor parallel_for{};  // null: one thread
 };
 
-/// The backward call: the fields of the forward with the same meaning and values, what the forward wrote, and gradients.
+/// The backward call: the fields of the forward with the same meaning and values, what the forward wrote, and
+/// gradients.
 struct AttentionBwdParams {
   Device device = Device::kCPU;
   DType dtype = DType::kFloat32;  // of every tensor below but the LSE and its gradient
@@ -155,12 +163,13 @@ struct AttentionBwdParams {
 std::string attention_why_not(const AttentionFwdParams& params);
 std::string attention_why_not(const AttentionBwdParams& params);
 
-/// Bytes of scratch that the call needs; 0 is possible. Depends on the shape, the features and num_threads, not on pointers.
-/// Throws strobe::Error where attention_why_not is not empty.
+/// Bytes of scratch that the call needs; 0 is possible. Depends on the shape, the features and num_threads, not on
+/// pointers. Throws strobe::Error where attention_why_not is not empty.
 std::size_t attention_workspace_size(const AttentionFwdParams& params);
 std::size_t attention_workspace_size(const AttentionBwdParams& params);
 
-/// Computes out and softmax_lse. Throws strobe::Error (operation, argument, expected, found) and then has written nothing.
+/// Computes out and softmax_lse. Throws strobe::Error (operation, argument, expected, found) and then has written
+/// nothing.
 void attention_forward(const AttentionFwdParams& params);
 
 /// Computes grad_q, grad_k and grad_v. Throws like attention_forward.

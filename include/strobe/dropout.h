@@ -4,9 +4,9 @@
 // Philox4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), 7 rounds, with
 //   key     = (seed.lo, seed.hi ^ offset.hi)
 //   counter = (8 * (i / 16) + i % 8, 8 * (j / 32) + j % 8, b * Hq + h, offset.lo)
-// for row i and column j; the element takes the 16-bit word 4 * ((i / 8) % 2) + (j / 8) % 4 of the 128-bit result (word 0 is
-// the low half of the first 32-bit output). It stays iff word < threshold, threshold = round((1 - p) * 65536), and is then
-// scaled by 65536 / threshold, so the expectation is exact.
+// for row i and column j; the element takes the 16-bit word 4 * ((i / 8) % 2) + (j / 8) % 4 of the 128-bit result (word
+// 0 is the low half of the first 32-bit output). It stays iff word < threshold, threshold = round((1 - p) * 65536), and
+// is then scaled by 65536 / threshold, so the expectation is exact.
 #pragma once
 
 #include <array>
@@ -41,9 +41,9 @@ constexpr bool dropout_keeps(uint64_t seed, uint64_t offset, uint64_t head_index
                              uint32_t threshold) {
   const auto lo = [](uint64_t x) { return static_cast<uint32_t>(x); };
   const auto hi = [](uint64_t x) { return static_cast<uint32_t>(x >> 32); };
-  const auto random = philox4x32_7(
-      {static_cast<uint32_t>(8 * (i / 16) + i % 8), static_cast<uint32_t>(8 * (j / 32) + j % 8), lo(head_index), lo(offset)},
-      {lo(seed), hi(seed) ^ hi(offset)});
+  const auto random = philox4x32_7({static_cast<uint32_t>(8 * (i / 16) + i % 8),
+                                    static_cast<uint32_t>(8 * (j / 32) + j % 8), lo(head_index), lo(offset)},
+                                   {lo(seed), hi(seed) ^ hi(offset)});
   const int word = static_cast<int>(4 * ((i / 8) % 2) + (j / 8) % 4);
   return ((random[word / 2] >> (16 * (word % 2))) & 0xFFFFu) < threshold;
 }
@@ -51,8 +51,8 @@ constexpr bool dropout_keeps(uint64_t seed, uint64_t offset, uint64_t head_index
 /// Writes the factors of the whole matrix, 0 or dropout_scale, for callers that materialise the probabilities.
 struct DropoutMaskParams {
   Device device = Device::kCPU;
-  int64_t head_begin = 0;     // the first b * Hq + h written
-  int64_t num_heads = 0;      // how many
+  int64_t head_begin = 0;  // the first b * Hq + h written
+  int64_t num_heads = 0;   // how many
   int64_t seqlen_q = 0;
   int64_t seqlen_k = 0;
   double dropout_p = 0.0;               // [0, 1)
