@@ -11,7 +11,7 @@ namespace strobe::nmt {
 
 enum class BleuTokenizer { kZh, k13a, kChar, kNone };
 
-/// sacreBLEU's name of it: "zh", "13a", "char", "none"; and back, throwing strobe::Error with the nearest name.
+/// sacreBLEU's name of it: "zh", "13a", "char", "none"; and back, throwing strobe::Error with the four names.
 std::string_view name(BleuTokenizer tokenizer);
 BleuTokenizer bleu_tokenizer(std::string_view name);
 
