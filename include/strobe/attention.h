@@ -91,9 +91,8 @@ struct AttentionFwdParams {
   double dropout_p = 0.0;               // probability of dropping, 0 <= p < 1
   const uint64_t* rng_state = nullptr;  // [2] = {seed, offset} in memory of `device`; required iff dropout_p > 0
 
-  void* workspace =
-      nullptr;             // attention_workspace_size(params) bytes of `device`, 256-byte aligned, contents arbitrary
-  void* stream = nullptr;  // cudaStream_t; CPU: ignored
+  void* workspace = nullptr;  // attention_workspace_size bytes of `device`, 256-byte aligned, contents arbitrary
+  void* stream = nullptr;     // cudaStream_t; CPU: ignored
 
   // CPU only.
   int num_threads = 1;         // how many `worker`s parallel_for may use; results do not depend on it
