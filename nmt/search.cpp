@@ -1,0 +1,252 @@
+#include "nmt/search.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/max.h>
+#include <ATen/ops/topk.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "nmt/vocabulary.h"
+#include "strobe/types.h"
+
+namespace strobe::nmt {
+namespace {
+
+constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
+constexpr int64_t kLeastMaxLength = 60;
+
+class EvalModeGuard {
+ public:
+  explicit EvalModeGuard(torch::nn::Module& module) : module_(module), was_training_(module.is_training()) {
+    module_.eval();
+  }
+  ~EvalModeGuard() { module_.train(was_training_); }
+  EvalModeGuard(const EvalModeGuard&) = delete;
+  EvalModeGuard& operator=(const EvalModeGuard&) = delete;
+
+ private:
+  const c10::NoGradGuard no_grad_;
+  torch::nn::Module& module_;
+  bool was_training_;
+};
+
+at::Tensor indices(const std::vector<int64_t>& values, at::Device device) {
+  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::dtype(at::kLong));
+  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<int64_t>());
+  return tensor.to(device);
+}
+
+/// [R, V] log-probabilities in fp32, of which pad and bos are -inf.
+at::Tensor log_probabilities(const at::Tensor& logits) {
+  at::Tensor scores = at::log_softmax(logits, -1, at::kFloat);
+  for (const int64_t id : {kPadId, kBosId}) scores.select(1, id).fill_(kMinusInfinity);
+  return scores;
+}
+
+/// The most tokens of each sentence: it must not depend on the other sentences of the batch.
+std::vector<int64_t> length_limits(const at::Tensor& source_lengths, const SearchOptions& options) {
+  const at::Tensor lengths = source_lengths.cpu();
+  std::vector<int64_t> limits;
+  for (int64_t b = 0; b < lengths.size(0); ++b) {
+    const int64_t source = lengths.const_data_ptr<int32_t>()[b];
+    limits.push_back(options.max_length > 0 ? options.max_length : std::max(kLeastMaxLength, 2 * source));
+  }
+  return limits;
+}
+
+double normalized(double sum, int64_t tokens, double length_penalty) {
+  return sum / std::pow(static_cast<double>(tokens), length_penalty);
+}
+
+struct Live {
+  std::vector<int64_t> ids;
+  double sum = 0.0;
+};
+
+/// The beam of one sentence.
+struct Beam {
+  int64_t sentence = 0;  // in the input
+  int64_t limit = 0;
+  std::vector<Live> live;  // best first
+  Hypothesis best{{}, kMinusInfinity};
+  bool finished_any = false;
+};
+
+/// What a step found for one sentence, best first.
+struct Candidate {
+  int64_t parent = 0;  // which of the sentence's live hypotheses
+  int64_t token = 0;
+  double sum = 0.0;
+};
+
+/// Moves the beam one token on. `parents` gets the parent of each live hypothesis.
+void advance(Beam& beam, const std::vector<Candidate>& candidates, const SearchOptions& options,
+             std::vector<int64_t>& parents) {
+  std::vector<Live> live;
+  parents.clear();
+  for (std::size_t rank = 0; rank < candidates.size(); ++rank) {
+    const Candidate& candidate = candidates[rank];
+    // NaN compares false: a broken model ends with nothing instead of running on.
+    if (!(candidate.sum > kMinusInfinity)) break;
+    const std::vector<int64_t>& prefix = beam.live[candidate.parent].ids;
+    if (candidate.token != kEosId) {
+      if (static_cast<int64_t>(live.size()) == options.beam) break;
+      live.push_back({prefix, candidate.sum});
+      live.back().ids.push_back(candidate.token);
+      parents.push_back(candidate.parent);
+    } else if (static_cast<int64_t>(rank) < options.beam) {
+      const double score = normalized(candidate.sum, static_cast<int64_t>(prefix.size()) + 1, options.length_penalty);
+      if (!beam.finished_any || score > beam.best.score) beam.best = {prefix, score};
+      beam.finished_any = true;
+    }
+  }
+  beam.live = std::move(live);
+}
+
+/// Whether the sentence's result is known after `tokens` steps; if so it is in beam.best.
+bool settle(Beam& beam, int64_t tokens, const SearchOptions& options) {
+  if (beam.live.empty()) return true;
+  const Live& first = beam.live.front();
+  if (tokens >= beam.limit) {
+    if (!beam.finished_any) beam.best = {first.ids, normalized(first.sum, tokens, options.length_penalty)};
+    return true;
+  }
+  // Sums only fall, and dividing by more tokens raises a negative score at most to this.
+  return beam.finished_any && beam.best.score >= normalized(first.sum, beam.limit, options.length_penalty);
+}
+
+/// The best continuations of every sentence: scores [B * width, V], of which each sentence has `width` rows.
+std::vector<std::vector<Candidate>> best_candidates(const at::Tensor& scores, const std::vector<Beam>& beams,
+                                                    int64_t width, const SearchOptions& options) {
+  const auto sentences = static_cast<int64_t>(beams.size());
+  const int64_t vocabulary = scores.size(1);
+  at::Tensor sums = at::empty({sentences, width, 1}, at::dtype(at::kFloat));
+  for (int64_t b = 0; b < sentences; ++b) {
+    for (int64_t w = 0; w < width; ++w) {
+      const auto& live = beams[b].live;
+      sums.mutable_data_ptr<float>()[b * width + w] =
+          static_cast<float>(w < static_cast<int64_t>(live.size()) ? live[w].sum : kMinusInfinity);
+    }
+  }
+  const at::Tensor totals = scores.view({sentences, width, vocabulary}) + sums.to(scores.device());
+  // Of 2 * beam continuations at most `beam` end in eos, so that `beam` others are among them.
+  const int64_t count = std::min(2 * options.beam, width * vocabulary);
+  auto [values, places] = at::topk(totals.view({sentences, -1}), count);
+  values = values.cpu();
+  places = places.cpu();
+  std::vector<std::vector<Candidate>> candidates(beams.size());
+  for (int64_t b = 0; b < sentences; ++b) {
+    for (int64_t c = 0; c < count; ++c) {
+      const int64_t place = places.const_data_ptr<int64_t>()[b * count + c];
+      candidates[b].push_back({place / vocabulary, place % vocabulary, values.const_data_ptr<float>()[b * count + c]});
+    }
+  }
+  return candidates;
+}
+
+}  // namespace
+
+void validate(const SearchOptions& options) {
+  const auto require = [](bool holds, const std::string& text) {
+    if (!holds) throw Error("search: " + text);
+  };
+  require(options.beam >= 1, "beam must be at least 1, got " + std::to_string(options.beam));
+  require(options.max_length >= 0, "max_length must be 0 or positive, got " + std::to_string(options.max_length));
+  require(std::isfinite(options.length_penalty) && options.length_penalty >= 0.0,
+          "length_penalty must be 0 or positive, got " + std::to_string(options.length_penalty));
+}
+
+std::vector<Hypothesis> search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
+                               const SearchOptions& options) {
+  return options.beam == 1 ? greedy_search(model, source, source_lengths, options)
+                           : beam_search(model, source, source_lengths, options);
+}
+
+std::vector<Hypothesis> greedy_search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
+                                      const SearchOptions& options) {
+  validate(options);
+  const EvalModeGuard eval(*model);
+  const std::vector<int64_t> limits = length_limits(source_lengths, options);
+  std::vector<Hypothesis> results(limits.size());
+  std::vector<int64_t> sentences(limits.size());  // of the input, by row
+  std::iota(sentences.begin(), sentences.end(), int64_t{0});
+  DecoderState state = model->start(source, source_lengths);
+  std::vector<int64_t> next(sentences.size(), kBosId);
+  while (!sentences.empty()) {
+    const auto [best, tokens] = log_probabilities(model->step(indices(next, source.device()), state)).max(/*dim=*/1);
+    const at::Tensor best_cpu = best.cpu(), tokens_cpu = tokens.cpu();
+    std::vector<int64_t> rows, remaining;
+    next.clear();
+    for (std::size_t row = 0; row < sentences.size(); ++row) {
+      Hypothesis& result = results[sentences[row]];
+      const int64_t token = tokens_cpu.const_data_ptr<int64_t>()[row];
+      result.score += best_cpu.const_data_ptr<float>()[row];
+      if (token != kEosId) result.ids.push_back(token);
+      if (token == kEosId || state.position() >= limits[sentences[row]]) {
+        result.score = normalized(result.score, state.position(), options.length_penalty);
+        continue;
+      }
+      rows.push_back(static_cast<int64_t>(row));
+      remaining.push_back(sentences[row]);
+      next.push_back(token);
+    }
+    if (rows.size() < sentences.size() && !rows.empty()) {
+      const at::Tensor kept = indices(rows, source.device());
+      state.reorder(kept);
+      state.keep_sentences(kept);
+    }
+    sentences = std::move(remaining);
+  }
+  return results;
+}
+
+std::vector<Hypothesis> beam_search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
+                                    const SearchOptions& options) {
+  validate(options);
+  const EvalModeGuard eval(*model);
+  const std::vector<int64_t> limits = length_limits(source_lengths, options);
+  std::vector<Beam> beams;
+  for (std::size_t b = 0; b < limits.size(); ++b) beams.push_back({static_cast<int64_t>(b), limits[b], {Live{}}, {}});
+  std::vector<Hypothesis> results(limits.size());
+  DecoderState state = model->start(source, source_lengths);
+  std::vector<int64_t> next(beams.size(), kBosId);
+  int64_t width = 1;  // rows a sentence: one before the first step
+  while (!beams.empty()) {
+    const at::Tensor scores = log_probabilities(model->step(indices(next, source.device()), state));
+    const auto candidates = best_candidates(scores, beams, width, options);
+    std::vector<Beam> remaining;
+    std::vector<int64_t> kept, rows, parents;
+    next.clear();
+    for (std::size_t b = 0; b < beams.size(); ++b) {
+      Beam& beam = beams[b];
+      advance(beam, candidates[b], options, parents);
+      if (settle(beam, state.position(), options)) {
+        results[beam.sentence] = std::move(beam.best);
+        continue;
+      }
+      kept.push_back(static_cast<int64_t>(b));
+      for (int64_t w = 0; w < options.beam; ++w) {
+        // A beam that is not full is filled with its first hypothesis, whose sum counts as -inf there.
+        const std::size_t source_of = w < static_cast<int64_t>(parents.size()) ? w : 0;
+        rows.push_back(static_cast<int64_t>(b) * width + parents[source_of]);
+        next.push_back(beam.live[source_of].ids.back());
+      }
+      remaining.push_back(std::move(beam));
+    }
+    if (!remaining.empty()) {
+      state.reorder(indices(rows, source.device()));
+      if (remaining.size() < beams.size()) state.keep_sentences(indices(kept, source.device()));
+    }
+    beams = std::move(remaining);
+    width = options.beam;
+  }
+  return results;
+}
+
+}  // namespace strobe::nmt

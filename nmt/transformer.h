@@ -1,0 +1,100 @@
+// The encoder-decoder Transformer for translation (Vaswani et al. 2017), pre-norm with a final norm on both sides.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/linear.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "nmt/batching.h"
+#include "nmt/config.h"
+#include "nn/embedding.h"
+#include "nn/layers.h"
+
+namespace strobe::nmt {
+
+class EncoderImpl : public torch::nn::Module {
+ public:
+  explicit EncoderImpl(const ModelConfig& config);
+  /// source [B, Ns] ids, lengths [B] int32 -> memory [B, Ns, d_model]. Rows of padding hold finite values of no
+  /// meaning.
+  at::Tensor forward(const at::Tensor& source, const at::Tensor& lengths);
+
+ private:
+  nn::TokenEmbedding embedding_;
+  torch::nn::ModuleList layers_;
+  torch::nn::LayerNorm norm_;
+};
+TORCH_MODULE(Encoder);
+
+/// What decoding token by token remembers: the hypotheses' keys and values, and the sentences' memories.
+class DecoderState {
+ public:
+  int64_t position() const { return position_; }  // tokens decoded so far
+
+  /// Hypothesis r becomes what rows[r] was. rows [R'] int64; a sentence's hypotheses stay next to each other and equal
+  /// in number.
+  void reorder(const at::Tensor& rows);
+
+  /// Keeps only these sentences, in this order: sentences [B'] int64. Their hypotheses follow by reorder().
+  void keep_sentences(const at::Tensor& sentences);
+
+ private:
+  friend class DecoderImpl;
+  std::vector<nn::KeyValueCache> caches_;       // a layer each
+  std::vector<at::Tensor> memory_keys_values_;  // a layer each, [B, Ns, 2H, D]
+  at::Tensor memory_lengths_;                   // [B] int32
+  int64_t position_ = 0;
+};
+
+class DecoderImpl : public torch::nn::Module {
+ public:
+  explicit DecoderImpl(const ModelConfig& config);
+
+  /// target [B, Nt] ids beginning with bos, all at once -> [B, Nt, d_model].
+  at::Tensor forward(const at::Tensor& target, const at::Tensor& lengths, const at::Tensor& memory,
+                     const at::Tensor& memory_lengths);
+
+  DecoderState start(const at::Tensor& memory, const at::Tensor& memory_lengths);
+  /// The next token of each hypothesis: ids [R] -> [R, d_model].
+  at::Tensor step(const at::Tensor& ids, DecoderState& state);
+
+ private:
+  nn::TokenEmbedding embedding_;
+  torch::nn::ModuleList layers_;
+  torch::nn::LayerNorm norm_;
+};
+TORCH_MODULE(Decoder);
+
+class TransformerImpl : public torch::nn::Module {
+ public:
+  /// Throws strobe::Error for a configuration out of range.
+  explicit TransformerImpl(const ModelConfig& config);
+
+  const ModelConfig& config() const { return config_; }
+
+  /// Teacher forcing: [B, Nt, target_vocabulary] logits.
+  at::Tensor forward(const Batch& batch);
+
+  /// Cross entropy summed over the target's real tokens, 0-d fp32. With label smoothing e the target distribution is
+  /// (1 - e) one-hot + e uniform over the vocabulary (Szegedy et al. 2016). Only real tokens reach the vocabulary.
+  at::Tensor loss(const Batch& batch, double label_smoothing);
+
+  /// For decoding: the state after reading the source, and the logits [R, target_vocabulary] that follow ids [R].
+  DecoderState start(const at::Tensor& source, const at::Tensor& source_lengths);
+  at::Tensor step(const at::Tensor& ids, DecoderState& state);
+
+ private:
+  at::Tensor hidden(const Batch& batch);
+
+  ModelConfig config_;
+  Encoder encoder_;
+  Decoder decoder_;
+  torch::nn::Linear generator_;
+};
+TORCH_MODULE(Transformer);
+
+}  // namespace strobe::nmt
