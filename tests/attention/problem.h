@@ -1,0 +1,70 @@
+// The tensors of a case, the calls on them, and what the results must be.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "strobe/attention.h"
+#include "tests/attention/attention_case.h"
+#include "tests/attention/tensor.h"
+
+namespace strobe::testing {
+
+/// What a forward and a backward call wrote, compact: [B, N, H, D] or [total, H, D], the LSE as it is.
+struct Results {
+  std::vector<double> out, softmax_lse, grad_q, grad_k, grad_v;
+};
+
+/// Whether all of it is equal bit by bit.
+bool bitwise_equal(const Results& a, const Results& b);
+
+/// The inputs of a case: normal numbers where something is visible, NaN in every hidden row and around the tensors.
+class Problem {
+ public:
+  explicit Problem(const AttentionCase& c);
+
+  const AttentionCase& shape() const { return case_; }
+  const Tensor& q() const { return q_; }
+  const Tensor& k() const { return k_; }
+  const Tensor& v() const { return v_; }
+  const Tensor& grad_out() const { return grad_out_; }
+
+  /// Params with the inputs and no outputs, no workspace and one thread: enough for why_not and for the reference.
+  AttentionFwdParams fwd_params(Algorithm algorithm) const;
+  AttentionBwdParams bwd_params(Algorithm algorithm) const;
+
+  /// Forward, then backward on what it wrote. Fails the test where anything but the outputs has been written to.
+  Results run(Algorithm algorithm) const;
+
+ private:
+  template <class Params>
+  void set_common(Params& params, Algorithm algorithm) const;
+  void hide_rows();
+
+  AttentionCase case_;
+  std::vector<int32_t> cu_seqlens_q_, cu_seqlens_k_;
+  uint64_t rng_state_[2];
+  Tensor q_, k_, v_, grad_out_;
+  std::vector<float> grad_softmax_lse_;
+};
+
+/// The oracle's results and how far a kernel's may be from them.
+struct Expectation {
+  Results oracle;
+  double out = 0, grad_q = 0, grad_k = 0, grad_v = 0;  // bounds of max |error|
+  Results plain;                                       // what the bounds come from
+  std::vector<double> softmax_lse;                     // bound of each row
+};
+Expectation expect(const Problem& problem);
+
+/// Fails the test, naming `label`, where a result is beyond its bound or its NaN and infinities are not the oracle's.
+void check(const Results& results, const Expectation& expectation, const std::string& label);
+
+/// All of it for both algorithms and every instruction set of this machine.
+void check_case(const AttentionCase& c);
+
+/// For each instruction set of this machine, with the environment set for it, and each algorithm.
+void for_each_kernel(const std::function<void(Algorithm algorithm, const std::string& label)>& body);
+
+}  // namespace strobe::testing
