@@ -49,16 +49,25 @@ class Optimizer {
     std::string name;
     at::Tensor parameter, step, exp_avg, exp_avg_sq;
   };
-  struct Group {
+  /// What one call of a fused kernel can take: slots of one group on one device with one dtype.
+  struct Bucket {
     double weight_decay;
-    std::vector<Slot> slots;
+    at::Tensor lr;  // 0-d fp32 on the device, undefined on the CPU, whose kernel takes the host's double
+    std::vector<std::size_t> slots;
   };
-  void step_group(Group& group, at::TensorOptions kind, double lr, const at::Tensor& found_inf);
+  void add_group(const NamedTensors& parameters, double weight_decay);
+  void update(const Bucket& bucket, double lr, const at::Tensor& found_inf);
+  Dict group_state(std::size_t group) const;
 
   OptimizerOptions options_;
-  double lr_ = 0.0;
+  double lr_ = 0.0;  // of the last update, for state_dict
+  std::vector<Slot> slots_;
+  std::vector<Bucket> buckets_;
+  struct Group {
+    double weight_decay;
+    std::size_t begin, end;  // in slots_
+  };
   std::vector<Group> groups_;
-  std::vector<at::TensorOptions> kinds_;  // the (device, dtype) pairs among the parameters
 };
 
 /// The 2-norm over all gradients, 0-d on the device of the first, without synchronising.
