@@ -4,7 +4,6 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/topk.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +11,7 @@
 #include <numeric>
 #include <string>
 
+#include "nmt/eval_mode.h"
 #include "nmt/vocabulary.h"
 #include "strobe/types.h"
 
@@ -20,21 +20,6 @@ namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 constexpr int64_t kLeastMaxLength = 60;
-
-class EvalModeGuard {
- public:
-  explicit EvalModeGuard(torch::nn::Module& module) : module_(module), was_training_(module.is_training()) {
-    module_.eval();
-  }
-  ~EvalModeGuard() { module_.train(was_training_); }
-  EvalModeGuard(const EvalModeGuard&) = delete;
-  EvalModeGuard& operator=(const EvalModeGuard&) = delete;
-
- private:
-  const c10::NoGradGuard no_grad_;
-  torch::nn::Module& module_;
-  bool was_training_;
-};
 
 at::Tensor indices(const std::vector<int64_t>& values, at::Device device) {
   at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::dtype(at::kLong));

@@ -1,0 +1,32 @@
+// What a checkpoint says besides weights, so that it translates alone: the configuration and both vocabularies.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "nmt/bleu.h"
+#include "nmt/config.h"
+#include "nmt/dataset.h"
+#include "nmt/transformer.h"
+#include "train/value.h"
+
+namespace strobe::nmt {
+
+/// A translation model with what is needed to use it.
+struct TranslationModel {
+  Transformer model = nullptr;
+  Vocabularies vocabularies;
+  BleuTokenizer bleu_tokenizer = BleuTokenizer::kZh;  // for the target language
+};
+
+/// {"task": "nmt", "config": {...}, "source_vocabulary": uint8 tensor, "target_vocabulary": uint8 tensor,
+/// "bleu_tokenize": name}; the vocabularies are the bytes of their SentencePiece models. The trainer adds "model".
+train::Dict describe(const ModelConfig& config, const Vocabularies& vocabularies, BleuTokenizer bleu_tokenizer);
+
+/// The model on `device`, in eval mode; `attn_type` replaces the one it was trained with unless empty (all compute the
+/// same function). Throws train::CheckpointError naming the file where it is missing, truncated, or no translation
+/// model.
+TranslationModel load_translation_model(const std::filesystem::path& file, at::Device device,
+                                        const std::string& attn_type = "");
+
+}  // namespace strobe::nmt

@@ -1,0 +1,48 @@
+#include "nmt/training_task.h"
+
+#include <utility>
+
+#include "nmt/evaluate.h"
+#include "strobe/types.h"
+
+namespace strobe::nmt {
+
+TrainingTask::TrainingTask(TranslationModel model, Dataset train, Dataset dev, const TrainingTaskOptions& options)
+    : model_(std::move(model)),
+      train_(std::move(train)),
+      dev_(std::move(dev)),
+      options_(options),
+      device_(model_.model->parameters().front().device()) {
+  nmt::validate(options_.validation.search);
+  if (!(options_.label_smoothing >= 0.0 && options_.label_smoothing < 1.0)) {
+    throw Error("translation training: label_smoothing must be at least 0 and below 1, got " +
+                std::to_string(options_.label_smoothing));
+  }
+}
+
+int64_t TrainingTask::begin_epoch(int64_t epoch) {
+  batches_ = bucket_batches(train_.pairs, options_.batch, options_.seed, epoch);
+  return static_cast<int64_t>(batches_.size());
+}
+
+train::BatchLoss TrainingTask::forward(int64_t index) {
+  const Batch batch = make_batch(train_.pairs, batches_.at(index), device_);
+  train::BatchLoss result;
+  result.loss_sum = model_.model->loss(batch, options_.label_smoothing);
+  result.count = batch.target_tokens;
+  result.source_tokens = batch.source_tokens;
+  result.slots = batch.source.numel() + batch.target_in.numel();
+  result.padding = result.slots - batch.source_tokens - batch.target_tokens;
+  return result;
+}
+
+train::Validation TrainingTask::validate() {
+  const Evaluation evaluation = evaluate(model_, dev_, options_.validation);
+  return {evaluation.loss, evaluation.bleu.score};
+}
+
+train::Value TrainingTask::describe() const {
+  return nmt::describe(model_.model->config(), model_.vocabularies, model_.bleu_tokenizer);
+}
+
+}  // namespace strobe::nmt

@@ -1,0 +1,33 @@
+// Text to text: many sentences in batches of similar lengths, in their own order.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nmt/batching.h"
+#include "nmt/checkpoint.h"
+#include "nmt/search.h"
+#include "train/precision.h"
+
+namespace strobe::nmt {
+
+struct TranslateOptions {
+  SearchOptions search;
+  BatchLimits batch{.sentences = 64, .max_tokens = 0};
+  train::Precision precision = train::Precision::kFp32;
+};
+
+/// One hypothesis for each pair's source; targets are not looked at.
+std::vector<Hypothesis> search_all(Transformer& model, const std::vector<EncodedPair>& pairs,
+                                   const TranslateOptions& options);
+
+struct Translations {
+  std::vector<std::string> lines;  // as many as went in
+  int64_t invalid_utf8 = 0;        // lines that could not be read; their translation is empty
+};
+
+/// A line of white space alone gives an empty line.
+Translations translate(TranslationModel& model, const std::vector<std::string>& lines, const TranslateOptions& options);
+
+}  // namespace strobe::nmt
