@@ -1,5 +1,5 @@
-// The public attention operators as C++ functions. They go through the dispatcher, so autograd, autocast and the device's
-// kernel apply; the same operators are torch.ops.strobe.* in Python.
+// The public attention operators as C++ functions. They go through the dispatcher, so autograd, autocast and the
+// device's kernel apply; the same operators are torch.ops.strobe.* in Python.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,8 +30,11 @@ struct AttentionOptions {
   std::optional<at::Tensor> rng_state;  // [2] int64 {seed, offset}; null: drawn from torch's generator if dropout_p > 0
 };
 
-/// q [B, Nq, Hq, D], k and v [B, Nk, Hk, D] (varlen: [total, H, D]) -> out like q, softmax_lse [B, Hq, Nq] ([Hq, total_q])
-/// fp32, or empty unless asked for. Throws c10::Error naming the argument, what was expected and what was found.
+#pragma GCC visibility push(default)
+
+/// q [B, Nq, Hq, D], k and v [B, Nk, Hk, D] (varlen: [total, H, D]) -> out like q, softmax_lse [B, Hq, Nq] ([Hq,
+/// total_q]) fp32, or empty unless asked for. Throws c10::Error naming the argument, what was expected and what was
+/// found.
 std::tuple<at::Tensor, at::Tensor> attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                              const AttentionOptions& options);
 
@@ -42,5 +45,7 @@ std::tuple<at::Tensor, at::Tensor> attention_qkvpacked(const at::Tensor& qkv, in
 /// kv [B, Nk, 2 Hk, D] (varlen: [total_k, 2 Hk, D]); its gradient is one packed tensor.
 std::tuple<at::Tensor, at::Tensor> attention_kvpacked(const at::Tensor& q, const at::Tensor& kv,
                                                       const AttentionOptions& options);
+
+#pragma GCC visibility pop
 
 }  // namespace strobe::ops
