@@ -73,11 +73,11 @@ variable_list flash_gradients(const AttentionOptions& options, const Inputs& inp
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& first, const at::Tensor& second,
-                               const at::Tensor& third, Packing packing, int64_t num_heads_q,
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& first, const OptionalTensor& second,
+                               const OptionalTensor& third, Packing packing, int64_t num_heads_q,
                                const AttentionOptions& options) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const Inputs inputs{packing, num_heads_q, first, second, third};
+    const Inputs inputs{packing, num_heads_q, first, or_undefined(second), or_undefined(third)};
     const auto [q, k, v] = inputs.qkv();
     at::Tensor out, lse, rng_state, probs, saved_out, saved_lse;
     if (parse_attn_type(options.attn_type) == AttnType::kDotscale) {
@@ -168,8 +168,8 @@ template <class Call>
 Tensor2 run(const AttentionOptions& options, const Inputs& inputs, const Call& without_gradient) {
   check_no_forward_mode(inputs);
   if (needs_gradient(inputs)) {
-    const variable_list outputs = AttentionFunction::apply(inputs.first, inputs.second, inputs.third, inputs.packing,
-                                                           inputs.num_heads_q, options);
+    const variable_list outputs = AttentionFunction::apply(inputs.first, or_none(inputs.second), or_none(inputs.third),
+                                                           inputs.packing, inputs.num_heads_q, options);
     return {outputs[0], outputs[1]};
   }
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
