@@ -94,17 +94,18 @@ Ledger& ledger() {
 
 [[maybe_unused]] const auto* const kLedger = ::testing::AddGlobalTestEnvironment(&ledger());
 
-bool same_kind(double a, double b) {
+bool same_kind(double a, double b, NonFinite non_finite) {
+  if (non_finite == NonFinite::kAnyKind) return std::isfinite(a) == std::isfinite(b);
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
   if (std::isinf(a) || std::isinf(b)) return a == b;
   return true;
 }
 
 void check_tensor(const char* tensor, const std::vector<double>& got, const std::vector<double>& oracle,
-                  const std::function<double(std::size_t)>& bound, const std::string& label) {
+                  const std::function<double(std::size_t)>& bound, NonFinite non_finite, const std::string& label) {
   ASSERT_EQ(got.size(), oracle.size()) << tensor << ' ' << label;
   for (std::size_t i = 0; i < got.size(); ++i) {
-    ASSERT_TRUE(same_kind(got[i], oracle[i]))
+    ASSERT_TRUE(same_kind(got[i], oracle[i], non_finite))
         << tensor << '[' << i << "] = " << got[i] << ", oracle " << oracle[i] << ": " << label;
     if (!std::isfinite(oracle[i])) continue;
     ASSERT_LE(std::fabs(got[i] - oracle[i]), bound(i))
@@ -140,19 +141,19 @@ Expectation expect(const Problem& problem) {
   return e;
 }
 
-void check(const Results& results, const Expectation& e, const std::string& label) {
-  const auto constant = [](double bound) { return [bound](std::size_t) { return bound; }; };
-  check_tensor("out", results.out, e.oracle.out, constant(e.out), label);
-  check_tensor(
-      "softmax_lse", results.softmax_lse, e.oracle.softmax_lse, [&](std::size_t i) { return e.softmax_lse[i]; }, label);
-  check_tensor("grad_q", results.grad_q, e.oracle.grad_q, constant(e.grad_q), label);
-  check_tensor("grad_k", results.grad_k, e.oracle.grad_k, constant(e.grad_k), label);
-  check_tensor("grad_v", results.grad_v, e.oracle.grad_v, constant(e.grad_v), label);
-  if (::testing::Test::HasFatalFailure()) return;
-  ledger().record("out", max_error(results.out, e.oracle.out), max_error(e.plain.out, e.oracle.out));
-  ledger().record("grad_q", max_error(results.grad_q, e.oracle.grad_q), max_error(e.plain.grad_q, e.oracle.grad_q));
-  ledger().record("grad_k", max_error(results.grad_k, e.oracle.grad_k), max_error(e.plain.grad_k, e.oracle.grad_k));
-  ledger().record("grad_v", max_error(results.grad_v, e.oracle.grad_v), max_error(e.plain.grad_v, e.oracle.grad_v));
+void check(const Results& results, const Expectation& e, const std::string& label, NonFinite non_finite) {
+  const auto compare = [&](const char* tensor, const std::vector<double>& got, const std::vector<double>& oracle,
+                           const std::vector<double>& plain, double bound) {
+    check_tensor(
+        tensor, got, oracle, [bound](std::size_t) { return bound; }, non_finite, label);
+    ledger().record(tensor, max_error(got, oracle), max_error(plain, oracle));
+  };
+  compare("out", results.out, e.oracle.out, e.plain.out, e.out);
+  compare("grad_q", results.grad_q, e.oracle.grad_q, e.plain.grad_q, e.grad_q);
+  compare("grad_k", results.grad_k, e.oracle.grad_k, e.plain.grad_k, e.grad_k);
+  compare("grad_v", results.grad_v, e.oracle.grad_v, e.plain.grad_v, e.grad_v);
+  const auto lse_bound = [&](std::size_t i) { return e.softmax_lse[i]; };
+  check_tensor("softmax_lse", results.softmax_lse, e.oracle.softmax_lse, lse_bound, non_finite, label);
 }
 
 void for_each_kernel(const std::function<void(Algorithm, const std::string&)>& body) {

@@ -58,8 +58,14 @@ struct Expectation {
 };
 Expectation expect(const Problem& problem);
 
+enum class NonFinite {
+  kSameKind,  // NaN where the oracle has a NaN, an infinity where it has that infinity
+  kAnyKind,   // either where the oracle has either: Inf - Inf depends on the order of a sum
+};
+
 /// Fails the test, naming `label`, where a result is beyond its bound or its NaN and infinities are not the oracle's.
-void check(const Results& results, const Expectation& expectation, const std::string& label);
+void check(const Results& results, const Expectation& expectation, const std::string& label,
+           NonFinite non_finite = NonFinite::kSameKind);
 
 /// All of it for both algorithms and every instruction set of this machine.
 void check_case(const AttentionCase& c);

@@ -12,6 +12,8 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kOffBy = 16;  // the interface asks for 16-byte alignment: give no more
 constexpr std::byte kPoison{0xFF};
 
+constexpr std::size_t kWorkspaceAlignment = 256, kWorkspaceGuard = 1024;
+
 }  // namespace
 
 Storage::Storage(int64_t bytes) : bytes_(bytes + 2 * kMargin + kAlignment, kPoison), owned_(bytes, false) {
@@ -69,6 +71,16 @@ std::vector<double> Tensor::compact() const {
     }
   }
   return result;
+}
+
+Workspace::Workspace(std::size_t size) : bytes_(size + kWorkspaceGuard + kWorkspaceAlignment, kPoison), size_(size) {
+  const auto address = reinterpret_cast<std::uintptr_t>(bytes_.data());
+  begin_ = bytes_.data() + (kWorkspaceAlignment - address % kWorkspaceAlignment) % kWorkspaceAlignment;
+}
+
+bool Workspace::untouched_behind() const {
+  const std::byte* end = begin_ + size_;
+  return std::all_of(end, end + kWorkspaceGuard, [](std::byte b) { return b == kPoison; });
 }
 
 }  // namespace strobe::testing

@@ -48,4 +48,18 @@ struct Tensor {
   std::vector<double> compact() const;
 };
 
+/// A workspace as a kernel may get it: aligned as promised, full of NaN, and watched for writes behind its end.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t size);
+
+  void* data() { return begin_; }
+  bool untouched_behind() const;
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::byte* begin_;
+  std::size_t size_;
+};
+
 }  // namespace strobe::testing
