@@ -17,9 +17,9 @@ bool has_device() {
 
 template <class T>
 std::shared_ptr<T> device_memory(std::size_t count) {
-  T* pointer = nullptr;
+  void* pointer = nullptr;
   if (cudaMalloc(&pointer, count * sizeof(T)) != cudaSuccess) throw std::bad_alloc();
-  return {pointer, [](T* p) { cudaFree(p); }};
+  return {static_cast<T*>(pointer), [](T* p) { cudaFree(p); }};
 }
 
 TEST(DropoutCuda, TheDeviceDrawsTheCpusMask) {
