@@ -28,8 +28,8 @@
 //     other items of the batch; on CUDA the backward of kImpFlashAttn needs `deterministic` for that.
 //   Accumulation and softmax are fp32; gradients have the input's dtype.
 //   Head dims: multiples of 8 up to 128, and 256. Base pointers and strides of q, k, v, out and the gradients are
-//     multiples of 16 bytes. Strides are not negative, those of what is written at least D; the stride of a dimension of
-//     one element is not looked at.
+//     multiples of 16 bytes. Strides are not negative, those of what is written at least D; the stride of a dimension
+//     of one element is not looked at.
 //   Not offered: additive bias and ALiBi, softcap, a different head dim of V, paged caches, attention weights.
 #pragma once
 
@@ -157,8 +157,8 @@ struct AttentionBwdParams {
 };
 
 /// Why the call cannot run here, one reason a line ("attention_forward: head_dim: expected a multiple of 8 up to 128,
-/// or 256, got 12"), or an empty string if it can. Pointers to tensors may be null for this question; pointers whose mere
-/// presence selects a feature (lengths, cu_seqlens, rng_state) count.
+/// or 256, got 12"), or an empty string if it can. Pointers to tensors may be null for this question; pointers whose
+/// mere presence selects a feature (lengths, cu_seqlens, rng_state) count.
 std::string attention_why_not(const AttentionFwdParams& params);
 std::string attention_why_not(const AttentionBwdParams& params);
 
