@@ -29,7 +29,7 @@ Translations translate(TranslationModel& model, const std::vector<std::string>& 
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     if (!is_valid_utf8(lines[i])) {
-      ++result.invalid_utf8;
+      result.invalid_utf8.push_back(i);
     } else if (!trim(lines[i]).empty()) {
       pairs.push_back({encode_sentence(model.vocabularies.source, lines[i]), {}});
       places.push_back(i);

@@ -1,7 +1,7 @@
 // Text to text: many sentences in batches of similar lengths, in their own order.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -23,8 +23,8 @@ std::vector<Hypothesis> search_all(Transformer& model, const std::vector<Encoded
                                    const TranslateOptions& options);
 
 struct Translations {
-  std::vector<std::string> lines;  // as many as went in
-  int64_t invalid_utf8 = 0;        // lines that could not be read; their translation is empty
+  std::vector<std::string> lines;         // as many as went in
+  std::vector<std::size_t> invalid_utf8;  // the lines that could not be read; their translations are empty
 };
 
 /// A line of white space alone gives an empty line.

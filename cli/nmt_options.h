@@ -1,0 +1,35 @@
+// Options that several `nmt` commands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstdint>
+#include <string>
+
+#include "nmt/translate.h"
+#include "train/precision.h"
+
+namespace strobe::cli {
+
+/// --device, --precision, --threads.
+struct RunOptions {
+  std::string device = "auto";
+  std::string precision = "auto";
+  int threads = 0;  // 0: torch's choice
+
+  void add_to(CLI::App& command);
+
+  /// Sets the number of threads. cuda where there is a GPU unless told; throws strobe::Error where there is none.
+  at::Device start() const;
+
+  /// auto: fp32 on the CPU; on a GPU bf16 from sm_80 on, else fp16.
+  train::Precision precision_on(at::Device device) const;
+};
+
+/// --beam, --max-length, --length-penalty.
+void add_search_options(CLI::App& command, nmt::SearchOptions& options);
+
+/// --attn_type, --attn-type.
+CLI::Option* add_attn_type(CLI::App& command, std::string& attn_type);
+
+}  // namespace strobe::cli

@@ -1,0 +1,137 @@
+#include "nmt/experiment.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ostream>
+#include <utility>
+
+#include "nmt/staged_files.h"
+#include "nmt/text.h"
+#include "train/device.h"
+#include "train/logger.h"
+
+namespace strobe::nmt {
+namespace {
+
+struct Data {
+  Vocabularies vocabularies;
+  Dataset train, dev, test;
+};
+
+void log_skipped(train::Logger& logger, const char* part, const Dataset& data) {
+  if (data.skipped.total() > 0) {
+    logger.warning(
+        fmt::format("{}: {} pairs skipped ({} without a tab, {} with an empty side, {} of invalid UTF-8); first: {}",
+                    part, data.skipped.total(), data.skipped.no_tab, data.skipped.empty_side, data.skipped.invalid_utf8,
+                    data.skipped.first));
+  }
+  if (data.too_long > 0) logger.warning(fmt::format("{}: {} pairs left out for their length", part, data.too_long));
+}
+
+/// All parts, the test set too, so that what is missing is known before hours of training.
+Data load_data(const ExperimentOptions& options, train::Logger& logger) {
+  Data data;
+  data.vocabularies = load_vocabularies(options.data);
+  data.train = load_dataset(options.data, Part::kTrain, data.vocabularies, options.max_train_length);
+  data.dev = load_dataset(options.data, Part::kDev, data.vocabularies);
+  data.test = load_dataset(options.data, Part::kTest, data.vocabularies);
+  log_skipped(logger, "train", data.train);
+  log_skipped(logger, "dev", data.dev);
+  log_skipped(logger, "test", data.test);
+  return data;
+}
+
+int64_t parameter_count(const torch::nn::Module& module) {
+  int64_t count = 0;
+  for (const at::Tensor& parameter : module.parameters()) count += parameter.numel();
+  return count;
+}
+
+void log_setting(train::Logger& logger, const ExperimentOptions& options, const Data& data, const Transformer& model) {
+  logger.info(fmt::format("Device: {}, threads: {}, precision: {}, attention: {}", options.trainer.device.str(),
+                          at::get_num_threads(), train::precision_name(options.trainer.precision),
+                          options.model.attn_type));
+  logger.info(fmt::format("Parameters: {}, vocabularies: {} and {} pieces", parameter_count(*model),
+                          data.vocabularies.source.size(), data.vocabularies.target.size()));
+  logger.info(fmt::format("Pairs: {} train, {} dev, {} test", data.train.pairs.size(), data.dev.pairs.size(),
+                          data.test.pairs.size()));
+}
+
+/// How many updates the whole run makes at most.
+int64_t planned_updates(train::Task& task, const train::TrainerOptions& options) {
+  const int64_t batches = task.begin_epoch(1);
+  const int64_t updates = options.epochs * ((batches + options.accumulation - 1) / options.accumulation);
+  return options.max_updates > 0 ? std::min(updates, options.max_updates) : updates;
+}
+
+void test_best(const ExperimentOptions& options, const Dataset& data, train::Logger& logger) {
+  TranslationModel best = load_translation_model(options.trainer.folder / "model.pth", options.trainer.device);
+  const Evaluation evaluation = evaluate(best, data, options.test);
+  write_output(options.trainer.folder / "output.txt", data, evaluation.hypotheses);
+  logger.info(test_line(evaluation));
+  logger.info(fmt::format("{} {}", evaluation.bleu.text(), evaluation.bleu.signature));
+}
+
+bool holds_chinese(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const CodePoint point = code_point_at(text, i);
+    if (point.value >= 0x4E00 && point.value <= 0x9FFF) return true;
+    i += point.bytes;
+  }
+  return false;
+}
+
+}  // namespace
+
+BleuTokenizer guess_tokenizer(const Dataset& data) {
+  const auto chinese = std::count_if(data.texts.begin(), data.texts.end(),
+                                     [](const SentencePair& pair) { return holds_chinese(pair.target); });
+  return 2 * static_cast<std::size_t>(chinese) > data.texts.size() ? BleuTokenizer::kZh : BleuTokenizer::k13a;
+}
+
+void write_output(const std::filesystem::path& file, const Dataset& data, const std::vector<std::string>& hypotheses) {
+  StagedFiles files(file.has_parent_path() ? file.parent_path() : ".");
+  files.write(file.filename(), [&](std::ostream& out) {
+    for (std::size_t i = 0; i < hypotheses.size(); ++i) {
+      out << "idx:" << i << data.texts[i].target << "|||" << hypotheses[i] << '\n';
+    }
+  });
+  files.commit();
+}
+
+std::string test_line(const Evaluation& evaluation) {
+  return fmt::format("Test loss: {:.6f},  Bleu Score: {:.4f}", evaluation.loss, evaluation.bleu.score);
+}
+
+int run_experiment(ExperimentOptions options) {
+  validate(options.model);
+  validate(options.task.validation.search);
+  validate(options.test.search);
+  options.task.seed = options.trainer.seed;
+  options.task.validation.precision = options.test.precision = options.trainer.precision;
+  options.trainer.schedule.d_model = options.model.d_model;
+
+  train::Logger logger(options.trainer.folder / "train.log",
+                       options.trainer.resume.empty() ? train::Logger::Mode::kTruncate : train::Logger::Mode::kAppend);
+  Data data = load_data(options, logger);
+  logger.info("-------- Dataset Build! --------");
+  options.model.source_vocabulary = data.vocabularies.source.size();
+  options.model.target_vocabulary = data.vocabularies.target.size();
+  train::seed_generators(options.trainer.device, options.trainer.seed);
+  Transformer model(options.model);
+  model->to(options.trainer.device);
+  log_setting(logger, options, data, model);
+  TrainingTask task({model, data.vocabularies, options.bleu_tokenizer.value_or(guess_tokenizer(data.dev))},
+                    std::move(data.train), std::move(data.dev), options.task);
+  if (options.trainer.schedule.total_updates == 0) {
+    options.trainer.schedule.total_updates = planned_updates(task, options.trainer);
+  }
+  logger.info("-------- Get Dataloader! --------");
+  const train::TrainResult result = train::train(task, options.trainer, logger);
+  if (result.exit_status == 0) test_best(options, data.test, logger);
+  return result.exit_status;
+}
+
+}  // namespace strobe::nmt

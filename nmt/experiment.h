@@ -1,0 +1,40 @@
+// A whole run of FlashAttentionNMT's form: train on a prepared data folder, keep the best model, test it at the end.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "nmt/bleu.h"
+#include "nmt/config.h"
+#include "nmt/evaluate.h"
+#include "nmt/training_task.h"
+#include "train/trainer.h"
+
+namespace strobe::nmt {
+
+struct ExperimentOptions {
+  std::filesystem::path data = "data";
+  ModelConfig model;              // the vocabularies' sizes come from the data
+  TrainingTaskOptions task;       // its seed and precision are the trainer's
+  train::TrainerOptions trainer;  // `folder` holds everything that the run writes; cosine's total_updates 0: the run's
+  TranslateOptions test;
+  std::optional<BleuTokenizer> bleu_tokenizer;  // null: zh where most targets hold Chinese characters, else 13a
+  int64_t max_train_length = 0;                 // longer training pairs are left out; 0: none
+};
+
+/// Trains and tests. Writes train.log, model.pth, last.pt and output.txt into the trainer's folder. Returns 0, or
+/// 128 + signal where a signal ended the training (then nothing is tested). Throws strobe::Error for options out of
+/// range, before any file is looked at, and for data that is missing.
+int run_experiment(ExperimentOptions options);
+
+/// zh or 13a, by what most of the targets are written in.
+BleuTokenizer guess_tokenizer(const Dataset& data);
+
+/// FlashAttentionNMT's output.txt: a line `idx:<i><reference>|||<hypothesis>` for each pair. Replaced as a whole.
+void write_output(const std::filesystem::path& file, const Dataset& data, const std::vector<std::string>& hypotheses);
+
+/// FlashAttentionNMT's line: "Test loss: X,  Bleu Score: Y".
+std::string test_line(const Evaluation& evaluation);
+
+}  // namespace strobe::nmt
