@@ -1,0 +1,164 @@
+// A strip of queries against a block of keys: scores, online softmax, and the product with the values.
+// FlashAttention-2 (arXiv 2307.08691), Algorithm 1, lines 8 to 10.
+#pragma once
+
+#include "src/attention/cpu/dropout-inl.h"
+#include "src/attention/cpu/gemm-inl.h"
+#include "src/attention/cpu/math-inl.h"
+#include "src/attention/cpu/pack-inl.h"
+
+namespace strobe::cpu::STROBE_ISA {
+
+/// Keys [begin, end) of one head, packed.
+template <class Io>
+struct KeyBlock {
+  int64_t begin, end;
+  const float* k;  // transposed: [units of D][ldk]
+  int64_t ldk;
+  const float* v;  // [units of keys][ldv]
+  int64_t ldv;
+  Rows<Io> v_rows;  // in memory, from key `begin`
+  bool v_finite;
+};
+
+/// What the blocks of keys so far have left of some rows: O = sum of exp(s - max) v, not yet divided by the sum.
+struct RowState {
+  float* o;  // [rows][ldo]
+  int64_t ldo;
+  float* max;  // [rows], of the unscaled scores
+  float* sum;  // [rows][kLanes]; the row's sum is that of the lanes
+
+  RowState from(int64_t i) const { return {o + i * ldo, ldo, max + i, sum + i * kLanes}; }
+  void clear(int64_t rows) const {
+    for (int64_t i = 0; i < rows; ++i) max[i] = -__builtin_inff();
+    set_zero(sum, rows * kLanes);
+  }
+};
+
+/// Rows [first, first + rows) of one query head.
+struct Strip {
+  int64_t first, rows;
+  const float* q;  // packed rows
+  int64_t ldq;
+  RowState state;
+  bool started;   // O holds something
+  float* scores;  // scratch [rows][lds]
+  int64_t lds;
+  float* rescale;       // scratch [rows]
+  const uint8_t* keep;  // null: no dropout; of row `first` and key `block.begin`
+  int64_t ld_keep;
+};
+
+/// Turns a row of scores into P = exp(s - max), zero outside columns [visible.begin, visible.end), and returns the
+/// factor for what had been summed before. P is stored as the product reads it; `keep` (at the row's first column, or
+/// null) drops elements of it but not of the sum.
+template <int kPerUnit>
+inline float softmax_row(float* s, int64_t vectors, Range visible, float log2_scale, float* max_, float* sum,
+                         const uint8_t* keep, int64_t keep_column) {
+  const float old_max = *max_;
+  F32 lane_max = set1(old_max);
+  for (int64_t v = 0; v < vectors; ++v) {
+    F32 x = load(s + v * kLanes);
+    if (v * kLanes < visible.begin || (v + 1) * kLanes > visible.end) {
+      const Mask mask =
+          lanes_between(static_cast<int>(visible.begin - v * kLanes), static_cast<int>(visible.end - v * kLanes));
+      x = select(mask, x, set1(-__builtin_inff()));
+      store(s + v * kLanes, x);
+    }
+    // A NaN may get lost here; the exponential below brings it into the sum and the output.
+    lane_max = max(lane_max, x);
+  }
+  const float new_max = reduce_max(lane_max);
+  *max_ = new_max;
+  // All scores so far are -inf: any finite base gives P = 0.
+  const float base = new_max == -__builtin_inff() ? 0.0f : new_max;
+  const F32 factor = set1(log2_scale), base_vector = set1(base);
+  F32 total = zero();
+  for (int64_t v = 0; v < vectors; ++v) {
+    // Subtracting first keeps the rounding error relative to the exponent, not to the scores.
+    F32 p = exp2(mul(sub(load(s + v * kLanes), base_vector), factor));
+    total = add(total, p);
+    if (keep != nullptr) p = select(kept_lanes(keep, keep_column + v * kLanes), p, zero());
+    if constexpr (kPerUnit == 1) {
+      store(s + v * kLanes, p);
+    } else {
+      store_n(reinterpret_cast<Bf16*>(s) + v * kLanes, p, kLanes);
+    }
+  }
+  const F32 rescale = exp2(set1((old_max - base) * log2_scale));
+  store(sum, fma(load(sum), rescale, total));
+  return first(rescale);
+}
+
+/// O = diag(rescale) O + P V with each row's own keys only: some hidden value is NaN or infinite.
+template <class Io>
+void add_visible_values(const Strip& t, const KeyBlock<Io>& block, const Visibility& see, int64_t column,
+                        int64_t head_dim) {
+  for (int64_t r = 0; r < t.rows; ++r) {
+    float* o = t.state.o + r * t.state.ldo;
+    for (int64_t d = 0; d < t.state.ldo; ++d) o[d] = t.started ? o[d] * t.rescale[r] : 0.0f;
+    const Range keys = intersect(see.of_row(t.first + r), {block.begin, block.end});
+    for (int64_t j = keys.begin; j < keys.end; ++j) {
+      const float p = element<kPerUnitOf<Io>>(t.scores + r * t.lds, j - block.begin - column);
+      add_scaled(p, block.v_rows.row(j - block.begin), head_dim, o);
+    }
+  }
+}
+
+/// Returns whether the strip sees any key of the block; if not, nothing has changed.
+template <class Io>
+bool attend(const Strip& t, const KeyBlock<Io>& block, const Visibility& see, float log2_scale, int64_t head_dim) {
+  constexpr int kPerUnit = kPerUnitOf<Io>;
+  const Range keys = intersect(see.of_rows(t.first, t.first + t.rows), {block.begin, block.end});
+  if (keys.empty()) return false;
+  // Columns count from the block's start; those before the first vector with a visible key are left out.
+  const int64_t column = (keys.begin - block.begin) / kLanes * kLanes;
+  const int64_t columns = keys.end - block.begin - column;
+  const int64_t vectors = (columns + kLanes - 1) / kLanes;
+  multiply<kPerUnit, false>({.a = t.q,
+                             .lda = t.ldq,
+                             .b = block.k + column,
+                             .ldb = block.ldk,
+                             .c = t.scores,
+                             .ldc = t.lds,
+                             .rows = t.rows,
+                             .vectors = vectors,
+                             .depth = head_dim / kPerUnit});
+  const int64_t origin = block.begin + column;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const Range visible = see.of_row(t.first + r);
+    t.rescale[r] = softmax_row<kPerUnit>(
+        t.scores + r * t.lds, vectors, {visible.begin - origin, smaller(visible.end, block.end) - origin}, log2_scale,
+        t.state.max + r, t.state.sum + r * kLanes, t.keep == nullptr ? nullptr : t.keep + r * t.ld_keep, column);
+  }
+  if (!block.v_finite && see.limited) {
+    add_visible_values(t, block, see, column, head_dim);
+    return true;
+  }
+  multiply<kPerUnit, false>({.a = t.scores,
+                             .lda = t.lds,
+                             .b = block.v + column / kPerUnit * block.ldv,
+                             .ldb = block.ldv,
+                             .c = t.state.o,
+                             .ldc = t.state.ldo,
+                             .rows = t.rows,
+                             .vectors = t.state.ldo / kLanes,
+                             .depth = (columns + kPerUnit - 1) / kPerUnit,
+                             .add = t.started,
+                             .row_factor = t.rescale});
+  return true;
+}
+
+/// softmax_lse of rows: scale * max + log(sum); -inf where the row sees no key. sums: [rows], each row's sum.
+inline void write_lse(const float* max_, const float* sums, int64_t rows, float scale, float* lse) {
+  for (int64_t i = 0; i < rows; i += kLanes) {
+    const int count = static_cast<int>(rows - i);
+    const F32 m = load_n(max_ + i, count);
+    // m - m is 0, or NaN where the scores of a row are infinite: exp(s - m) is undefined then.
+    const F32 sum = add(load_n(sums + i, count), sub(m, m));
+    const F32 finite_log = log(sum);
+    store_n(lse + i, fma(m, set1(scale), select(less(sum, set1(__builtin_inff())), finite_log, sum)), count);
+  }
+}
+
+}  // namespace strobe::cpu::STROBE_ISA
