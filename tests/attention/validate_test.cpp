@@ -187,9 +187,13 @@ TEST(Validate, TensorsWithoutElementsMayBeNull) {
   const Problem empty({.batch = 0, .seqlen_q = 5, .seqlen_k = 6});
   AttentionFwdParams fwd = empty.fwd_params(Algorithm::kImpFlashAttn);
   fwd.q = fwd.k = fwd.v = nullptr;
+  Workspace fwd_workspace(attention_workspace_size(fwd));
+  fwd.workspace = fwd_workspace.data();
   EXPECT_NO_THROW(attention_forward(fwd));
   AttentionBwdParams bwd = empty.bwd_params(Algorithm::kImpFlashAttn);
   bwd.q = bwd.k = bwd.v = bwd.grad_out = nullptr;
+  Workspace bwd_workspace(attention_workspace_size(bwd));
+  bwd.workspace = bwd_workspace.data();
   EXPECT_NO_THROW(attention_backward(bwd));
 }
 
