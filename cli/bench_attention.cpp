@@ -1,0 +1,133 @@
+// strobe bench attention
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "bench/attention.h"
+#include "bench/attention_report.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+
+namespace strobe::cli {
+namespace {
+
+constexpr int64_t kSeqlens[] = {200, 400, 800, 1000, 2000};  // FlashAttentionNMT's
+constexpr int64_t kEpochsOnGpu = 1000;
+
+struct Arguments {
+  std::string attn_type, device, dtype, json;
+  std::vector<std::string> shapes;
+  int64_t epochs = 0, seqlen = -1, threads = 0;
+  int64_t batch = 32, heads = 8, head_dim = 64;
+  bool causal = false;
+};
+
+bench::AttentionShape parse_shape(const std::string& text) {
+  bench::AttentionShape s;
+  int end = 0;
+  const int read = std::sscanf(text.c_str(), "%ld,%ld,%ld,%ld%n", &s.batch, &s.num_heads, &s.seqlen, &s.head_dim, &end);
+  const bool whole = read == 4 && static_cast<std::size_t>(end) == text.size();
+  if (!whole || s.batch < 1 || s.num_heads < 1 || s.seqlen < 1 || s.head_dim < 1) {
+    throw CLI::ValidationError("--shapes",
+                               "expected B,H,N,D, four whole numbers of at least 1, found \"" + text + "\"");
+  }
+  return s;
+}
+
+std::vector<bench::AttentionShape> shapes(const Arguments& a) {
+  std::vector<bench::AttentionShape> result;
+  for (const std::string& text : a.shapes) result.push_back(parse_shape(text));
+  if (!result.empty()) return result;
+  if (a.seqlen != -1) return {{a.batch, a.heads, a.seqlen, a.head_dim}};
+  for (const int64_t seqlen : kSeqlens) result.push_back({a.batch, a.heads, seqlen, a.head_dim});
+  return result;
+}
+
+at::Device device(const Arguments& a) {
+  const bool visible = at::globalContext().hasCUDA();
+  if (a.device.empty()) return visible ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  if (a.device == "cpu") return at::kCPU;
+#ifndef STROBE_CUDA
+  TORCH_CHECK(visible, "--device: expected cpu, because this program was built without CUDA, found cuda");
+#endif
+  TORCH_CHECK(visible, "--device: expected cpu, because no CUDA device is visible, found cuda");
+  return {at::kCUDA, 0};
+}
+
+at::ScalarType dtype(const Arguments& a, at::Device device) {
+  if (a.dtype.empty()) return device.is_cpu() ? at::kFloat : at::kBFloat16;
+  return a.dtype == "fp32" ? at::kFloat : a.dtype == "fp16" ? at::kHalf : at::kBFloat16;
+}
+
+bench::Budget budget(const Arguments& a, at::Device device) {
+  if (a.epochs > 0) return {a.epochs, a.epochs, 0.0};
+  if (!device.is_cpu()) return {kEpochsOnGpu, kEpochsOnGpu, 0.0};
+  return {};
+}
+
+void run(const Arguments& a, const std::string& command) {
+  if (a.threads > 0) at::set_num_threads(static_cast<int>(a.threads));
+  bench::AttentionBenchOptions options;
+  options.device = device(a);
+  options.dtype = dtype(a, options.device);
+  options.causal = a.causal;
+  options.attn_type = a.attn_type;
+  options.shapes = shapes(a);
+  options.budget = budget(a, options.device);
+
+  std::fputs(bench::table_header(options).c_str(), stdout);
+  std::vector<bench::AttentionRow> all;
+  bench::bench_attention(options, [&](const std::vector<bench::AttentionRow>& rows) {
+    std::fputs(bench::table(rows).c_str(), stdout);
+    std::fflush(stdout);
+    all.insert(all.end(), rows.begin(), rows.end());
+  });
+  if (!a.json.empty()) bench::write_json(a.json, bench::to_json(all, options, command));
+}
+
+/// The options that were given, so that the result names the command that repeats it.
+std::string command_line(const CLI::App& app) {
+  std::string text = "strobe bench attention";
+  for (const CLI::Option* option : app.parse_order()) {
+    text += " " + option->get_name();
+    if (option->get_type_size() == 0) continue;
+    for (const std::string& value : option->results()) text += " " + value;
+  }
+  return text;
+}
+
+}  // namespace
+
+void add_bench_attention(CLI::App& parent) {
+  CLI::App* app = parent.add_subcommand("attention", "Attention forward and backward: our types beside ATen's");
+  const auto a = std::make_shared<Arguments>();
+  app->add_option("--attn_type", a->attn_type, "Our type to measure; all without it")
+      ->transform(one_of({"dotscale", "flash_attn", "imp_flash_attn"}));
+  app->add_option("--epochs", a->epochs,
+                  "Repetitions of each row; without it 1000 on a GPU, 2 s and at least 3 on the CPU")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--seq_len", a->seqlen, "Sequence length; -1: 200, 400, 800, 1000 and 2000")
+      ->check(CLI::PositiveNumber | CLI::IsMember({-1}))
+      ->capture_default_str();
+  app->add_option("--batch", a->batch, "Batch size")->check(CLI::PositiveNumber)->capture_default_str();
+  app->add_option("--heads", a->heads, "Heads")->check(CLI::PositiveNumber)->capture_default_str();
+  app->add_option("--head_dim", a->head_dim, "Head dim")->check(CLI::PositiveNumber)->capture_default_str();
+  app->add_option("--shapes", a->shapes, "Shapes B,H,N,D instead of the four options above")
+      ->check([](const std::string& text) {
+        parse_shape(text);
+        return std::string();
+      });
+  app->add_flag("--causal", a->causal, "Causal mask");
+  app->add_option("--dtype", a->dtype, "bf16 on a GPU and fp32 on the CPU without it")
+      ->transform(one_of({"fp32", "bf16", "fp16"}));
+  app->add_option("--device", a->device, "cuda where one is visible, else cpu, without it")
+      ->transform(one_of({"cpu", "cuda"}));
+  app->add_option("--threads", a->threads, "CPU threads; torch's choice without it")->check(CLI::PositiveNumber);
+  app->add_option("--json", a->json, "Writes the rows to this file");
+  app->callback([app, a] { run(*a, command_line(*app)); });
+}
+
+}  // namespace strobe::cli
