@@ -51,6 +51,7 @@ class Problem {
 
 /// The oracle's results and how far a kernel's may be from them.
 struct Expectation {
+  DType dtype = DType::kFloat32;
   Results oracle;
   double out = 0, grad_q = 0, grad_k = 0, grad_v = 0;  // bounds of max |error|
   Results plain;                                       // what the bounds come from
