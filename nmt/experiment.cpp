@@ -123,8 +123,8 @@ int run_experiment(ExperimentOptions options) {
   Transformer model(options.model);
   model->to(options.trainer.device);
   log_setting(logger, options, data, model);
-  TrainingTask task({model, data.vocabularies, options.bleu_tokenizer.value_or(guess_tokenizer(data.dev))},
-                    std::move(data.train), std::move(data.dev), options.task);
+  const BleuTokenizer tokenizer = options.bleu_tokenizer.value_or(guess_tokenizer(data.dev));
+  TrainingTask task({model, data.vocabularies, tokenizer}, std::move(data.train), std::move(data.dev), options.task);
   if (options.trainer.schedule.total_updates == 0) {
     options.trainer.schedule.total_updates = planned_updates(task, options.trainer);
   }
