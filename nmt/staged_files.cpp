@@ -15,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kPattern[] = ".staged-XXXXXX";  // for mkdtemp
+
 [[noreturn]] void fail(const std::string& what, const fs::path& path, const std::string& reason) {
   throw Error(what + " \"" + path.string() + "\": " + reason);
 }
@@ -24,7 +26,7 @@ namespace fs = std::filesystem;
 StagedFiles::StagedFiles(fs::path folder) : folder_(std::move(folder)) {
   try {
     make_folders(folder_);
-    std::string pattern = (folder_ / ".staged-XXXXXX").string();
+    std::string pattern = (folder_ / kPattern).string();
     if (mkdtemp(pattern.data()) == nullptr) fail("writing into", folder_, std::strerror(errno));
     stage_ = pattern;
   } catch (...) {
@@ -90,7 +92,9 @@ void StagedFiles::require_writable(const fs::path& folder) {
   fs::path existing = fs::absolute(folder);
   while (!fs::exists(existing)) existing = existing.parent_path();
   if (!fs::is_directory(existing)) fail("writing into", folder, existing.string() + " is not a folder");
-  if (access(existing.c_str(), W_OK | X_OK) != 0) fail("writing into", folder, std::strerror(errno));
+  std::string probe = (existing / kPattern).string();
+  if (mkdtemp(probe.data()) == nullptr) fail("writing into", folder, std::strerror(errno));
+  rmdir(probe.c_str());
 }
 
 }  // namespace strobe::nmt

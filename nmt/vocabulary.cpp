@@ -67,6 +67,32 @@ std::unordered_map<std::string, std::string> trainer_arguments(const VocabularyO
           {"minloglevel", kErrorsOnly}};
 }
 
+/// Whether a serialised model holds the options it was trained with and its normaliser, which stand behind the pieces.
+/// A file cut between two pieces is a well-formed message to protobuf, which would fill in defaults, another model type
+/// among them.
+bool is_complete(std::string_view bytes) {
+  constexpr uint64_t kTrainerField = 2, kNormalizerField = 3, kLengthDelimited = 2;
+  bool has_trainer = false, has_normalizer = false;
+  const auto varint = [&bytes]() {
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 64 && !bytes.empty(); shift += 7) {
+      const auto byte = static_cast<unsigned char>(bytes.front());
+      bytes.remove_prefix(1);
+      value |= static_cast<uint64_t>(byte & 0x7F) << shift;
+      if (byte < 0x80) break;
+    }
+    return value;
+  };
+  while (!bytes.empty()) {
+    const uint64_t tag = varint(), length = varint();
+    if (tag % 8 != kLengthDelimited || length > bytes.size()) return false;
+    has_trainer = has_trainer || tag / 8 == kTrainerField;
+    has_normalizer = has_normalizer || tag / 8 == kNormalizerField;
+    bytes.remove_prefix(length);
+  }
+  return has_trainer && has_normalizer;
+}
+
 }  // namespace
 
 struct Vocabulary::Model {
@@ -87,6 +113,8 @@ Vocabulary Vocabulary::train(const std::vector<std::string_view>& sentences, con
 }
 
 Vocabulary Vocabulary::from_bytes(std::string bytes, const std::string& origin) {
+  if (!is_complete(bytes))
+    throw Error("Vocabulary: " + origin + ": expected a SentencePiece model, found none or a part");
   auto model = std::make_shared<Model>();
   model->bytes = std::move(bytes);
   const spm::util::Status status = model->processor.LoadFromSerializedProto(model->bytes);
