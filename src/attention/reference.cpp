@@ -47,7 +47,7 @@ void forward_head(const AttentionFwdParams& p, int64_t b, int64_t h, Forward& re
     double magnitude = 0;
     for (int64_t j = range.begin; j < range.end; ++j) {
       result.score_magnitude[row] = std::max(result.score_magnitude[row], q_norm * head.k_sizes()[j].norm);
-      magnitude += static_cast<double>(head.dropped(j)) * head.v_sizes()[j].largest;
+      magnitude += static_cast<double>(head.dropped(j)) * head.sensitivity(j) * head.v_sizes()[j].largest;
     }
     result.magnitudes.out = std::fmax(result.magnitudes.out, magnitude);
   }
@@ -142,19 +142,19 @@ class GroupGradient {
 
   void add_magnitudes(const QueryHead& head, int64_t i, Range range, const Number* grad_out) {
     const Size grad_size = size(grad_out, p_.head_dim);
-    double delta_magnitude = 0;
-    for (int64_t j = range.begin; j < range.end; ++j) {
-      delta_magnitude += static_cast<double>(head.dropped(j)) * grad_size.norm * head.v_sizes()[j].norm;
-    }
     const double largest_q = size(head.q().row(i), p_.head_dim).largest;
+    double delta = 0;
+    for (int64_t j = range.begin; j < range.end; ++j) {
+      delta += static_cast<double>(head.dropped(j)) * head.sensitivity(j) * grad_size.norm * head.v_sizes()[j].norm;
+    }
     double magnitude_q = 0;
     for (int64_t j = range.begin; j < range.end; ++j) {
       const double grad_p = static_cast<double>(head.keep()[j]) * grad_size.norm * head.v_sizes()[j].norm;
-      const double grad_s =
-          static_cast<double>(head.probabilities()[j]) * (grad_p + delta_magnitude) * p_.softmax_scale;
+      const double p = static_cast<double>(head.probabilities()[j]) * head.sensitivity(j);
+      const double grad_s = p * (grad_p + delta) * p_.softmax_scale;
       magnitude_q += grad_s * head.k_sizes()[j].largest;
       magnitude_k_[j] += grad_s * largest_q;
-      magnitude_v_[j] += static_cast<double>(head.dropped(j)) * grad_size.largest;
+      magnitude_v_[j] += static_cast<double>(head.dropped(j)) * head.sensitivity(j) * grad_size.largest;
     }
     result_.magnitudes.grad_q = std::fmax(result_.magnitudes.grad_q, magnitude_q);
   }

@@ -15,8 +15,9 @@ enum class Arithmetic {
            // rounded
 };
 
-/// Upper bounds of |x| summed over the terms that make an element, the largest of each tensor: what one rounding error
-/// of the fp32 arithmetic is relative to.
+/// The largest element of each tensor when every term of its sums counts with its absolute value and with what a
+/// rounding of the scores does to it: times the unit roundoff, the error of an arithmetic that rounds every quantity
+/// once.
 struct Magnitudes {
   double out = 0, grad_q = 0, grad_k = 0, grad_v = 0;
 };

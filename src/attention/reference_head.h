@@ -160,6 +160,7 @@ class Head {
         k_columns_(transposed(k_)),
         k_sizes_(sizes(k_, s_.end_k)),
         v_sizes_(sizes(v_, s_.end_k)),
+        s_row_(s_.end_k),
         p_row_(s_.end_k),
         keep_(s_.end_k, Number{1}) {}
 
@@ -171,6 +172,13 @@ class Head {
   /// Of the row last computed: P[i][j], and what dropout multiplies it by.
   const Number* probabilities() const { return p_row_.data(); }
   const Number* keep() const { return keep_.data(); }
+  /// 1 + what P[i][j] changes by, relative to one rounding, when every score of the row changes by one:
+  /// dP_j / P_j = dS_j - sum_k P_k dS_k.
+  double sensitivity(int64_t j) const {
+    const double s = std::fabs(static_cast<double>(s_row_[j])), p = static_cast<double>(p_row_[j]);
+    const double result = 1 + mean_score_ + (1 - 2 * p) * s;
+    return std::isfinite(result) ? result : 1;
+  }
 
   /// P of row i; returns the row's keys and its LSE.
   Range softmax_row(int64_t i, double* lse) {
@@ -180,13 +188,17 @@ class Head {
     multiply(q_.row(i), k_columns_, p_.head_dim, range, p_row_.data());
     Number maximum = -std::numeric_limits<Number>::infinity();
     for (int64_t j = range.begin; j < range.end; ++j) {
-      p_row_[j] = Policy::round(p_.dtype, p_row_[j] * static_cast<Number>(p_.softmax_scale));
+      p_row_[j] = s_row_[j] = Policy::round(p_.dtype, p_row_[j] * static_cast<Number>(p_.softmax_scale));
       if (!(p_row_[j] <= maximum)) maximum = p_row_[j];  // a NaN becomes the maximum
     }
     Number sum = 0;
     for (int64_t j = range.begin; j < range.end; ++j) sum += p_row_[j] = std::exp(p_row_[j] - maximum);
     for (int64_t j = range.begin; j < range.end; ++j) p_row_[j] = Policy::round(p_.dtype, p_row_[j] / sum);
     *lse = static_cast<double>(maximum + std::log(sum));
+    mean_score_ = 0;
+    for (int64_t j = range.begin; j < range.end; ++j) {
+      mean_score_ += std::fabs(static_cast<double>(p_row_[j]) * static_cast<double>(s_row_[j]));
+    }
     drop(i, range);
     return range;
   }
@@ -234,7 +246,8 @@ class Head {
   uint32_t threshold_;
   Matrix<Number> q_, k_, v_, k_columns_;
   std::vector<Size> k_sizes_, v_sizes_;
-  std::vector<Number> p_row_, keep_;
+  std::vector<Number> s_row_, p_row_, keep_;
+  double mean_score_ = 0;
 };
 
 }  // namespace strobe::reference

@@ -1,6 +1,9 @@
 // Forward and backward of every kernel against the oracle over the cases of the interface.
 #include <gtest/gtest.h>
 
+#include <random>
+#include <utility>
+
 #include "tests/attention/attention_case.h"
 #include "tests/attention/problem.h"
 
@@ -42,10 +45,25 @@ TEST(Lattice, HeadDims) {
 
 TEST(Lattice, Lengths) {
   for (int64_t n = 1; n <= 640; ++n) {
-    AttentionCase c{.seqlen_q = n, .seqlen_k = n, .head_dim = 16};
-    c.dtype = kDTypes[(n / 64 + n) % 2];
-    c.causal = n % 3 == 0;
-    check_case(c);
+    for (const DType dtype : kDTypes) {
+      AttentionCase c{.seqlen_q = n, .seqlen_k = n, .head_dim = 16};
+      c.dtype = dtype;
+      c.causal = (n + (dtype == DType::kBFloat16)) % 2 == 0;
+      check_case(c);
+    }
+  }
+}
+
+TEST(Lattice, LongerAndUnequalLengths) {
+  const std::pair<int64_t, int64_t> lengths[] = {{113, 203}, {256, 512},   {512, 256},   {1, 1023},
+                                                 {799, 3},   {1024, 1023}, {1023, 1024}, {1025, 1025}};
+  bool causal = false;
+  for (const auto& [nq, nk] : lengths) {
+    for (const DType dtype : kDTypes) {
+      causal = !causal;
+      check_case({.seqlen_q = nq, .seqlen_k = nk, .head_dim = 64, .dtype = dtype, .causal = causal});
+    }
+    causal = !causal;
   }
 }
 
@@ -146,6 +164,52 @@ TEST(Lattice, Layouts) {
       }
     }
   }
+}
+
+/// Everything with everything, from a fixed seed.
+AttentionCase random_case(std::mt19937& random) {
+  const auto draw = [&](int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random); };
+  const auto chance = [&](double p) { return std::bernoulli_distribution(p)(random); };
+  const auto lengths = [&](int64_t count, int64_t longest) {
+    std::vector<int32_t> result(count);
+    for (int32_t& length : result) length = static_cast<int32_t>(chance(0.2) ? 0 : draw(0, longest));
+    return result;
+  };
+  AttentionCase c;
+  c.batch = draw(1, 4);
+  c.seqlen_q = draw(1, 200);
+  c.seqlen_k = chance(0.5) ? c.seqlen_q : draw(1, 200);
+  c.num_heads_k = draw(1, 3);
+  c.num_heads_q = c.num_heads_k * draw(1, 3);
+  c.head_dim = 8 * draw(1, 16);
+  c.dtype = kDTypes[draw(0, 1)];
+  c.causal = chance(0.4);
+  if (chance(0.3)) c.window_left = draw(0, 150);
+  if (chance(0.3)) c.window_right = draw(0, 150);
+  if (chance(0.3)) {
+    c.lengths_q = lengths(c.batch, c.seqlen_q);
+    c.lengths_k = chance(0.3) && c.seqlen_q == c.seqlen_k ? c.lengths_q : lengths(c.batch, c.seqlen_k);
+    c.spare_tokens = draw(0, 20);
+  } else {
+    if (chance(0.4)) c.key_lengths = lengths(c.batch, c.seqlen_k);
+    if (chance(0.4)) c.query_lengths = lengths(c.batch, c.seqlen_q);
+  }
+  constexpr Layout kLayouts[] = {Layout::kBNHD, Layout::kBHND, Layout::kPacked, Layout::kPadded};
+  c.layout = kLayouts[draw(0, 3)];
+  if (chance(0.3)) c.dropout_p = 0.05 * static_cast<double>(draw(1, 15));
+  c.seed = random();
+  c.offset = random();
+  c.lse_gradient = chance(0.3);
+  c.amplitude = chance(0.2) ? 10.0f : 1.0f;
+  if (chance(0.3)) c.softmax_scale = 0.3f;
+  c.num_threads = chance(0.2) ? 3 : 1;
+  c.data_seed = random();
+  return c;
+}
+
+TEST(Lattice, RandomCombinations) {
+  std::mt19937 random(20231117);
+  for (int i = 0; i < 150; ++i) check_case(random_case(random));
 }
 
 }  // namespace
