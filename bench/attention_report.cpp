@@ -52,16 +52,16 @@ std::string cells(const AttentionRow& row) {
   return format("%10.3f %10.3f %10.3f %7.3f %9.1f", median(row.ms), *least, *most, tflops(row), row.peak_mib);
 }
 
-nlohmann::json json_row(const AttentionRow& row) {
+nlohmann::ordered_json json_row(const AttentionRow& row) {
   const AttentionShape& s = row.shape;
-  nlohmann::json json = {{"case", case_name(row)},     {"batch", s.batch},
-                         {"heads", s.num_heads},       {"heads_k", s.num_heads},
-                         {"seqlen_q", s.seqlen},       {"seqlen_k", s.seqlen},
-                         {"head_dim", s.head_dim},     {"dtype", dtype_name(row.dtype)},
-                         {"causal", row.causal},       {"backend", row.backend},
-                         {"direction", row.direction}, {"ms", nullptr},
-                         {"ms_min", nullptr},          {"ms_max", nullptr},
-                         {"tflops", nullptr},          {"peak_mib", nullptr}};
+  nlohmann::ordered_json json = {{"case", case_name(row)},     {"batch", s.batch},
+                                 {"heads", s.num_heads},       {"heads_k", s.num_heads},
+                                 {"seqlen_q", s.seqlen},       {"seqlen_k", s.seqlen},
+                                 {"head_dim", s.head_dim},     {"dtype", dtype_name(row.dtype)},
+                                 {"causal", row.causal},       {"backend", row.backend},
+                                 {"direction", row.direction}, {"ms", nullptr},
+                                 {"ms_min", nullptr},          {"ms_max", nullptr},
+                                 {"tflops", nullptr},          {"peak_mib", nullptr}};
   if (row.status == Status::kMeasured) {
     const auto [least, most] = std::minmax_element(row.ms.begin(), row.ms.end());
     json["ms"] = median(row.ms);
@@ -102,26 +102,37 @@ std::string table(const std::vector<AttentionRow>& rows) {
   return text + reasons;
 }
 
-nlohmann::json to_json(const std::vector<AttentionRow>& rows, const AttentionBenchOptions& options,
-                       const std::string& command) {
-  nlohmann::json json = {{"what", "attention"},      {"commit", commit()}, {"device", device_text(options.device)},
-                         {"torch", torch_version()}, {"command", command}, {"rows", nlohmann::json::array()}};
+nlohmann::ordered_json to_json(const std::vector<AttentionRow>& rows, const AttentionBenchOptions& options,
+                               const std::string& command) {
+  nlohmann::ordered_json json = {
+      {"what", "attention"},      {"commit", commit()}, {"device", device_text(options.device)},
+      {"torch", torch_version()}, {"command", command}, {"rows", nlohmann::ordered_json::array()}};
   for (const AttentionRow& row : rows) json["rows"].push_back(json_row(row));
   return json;
 }
 
-void write_json(const std::filesystem::path& file, const nlohmann::json& content) {
-  const std::filesystem::path temporary = file.string() + ".tmp" + std::to_string(::getpid());
-  std::ofstream out(temporary);
+JsonFile::JsonFile(std::filesystem::path file)
+    : file_(std::move(file)), temporary_(file_.string() + ".tmp" + std::to_string(::getpid())) {
+  if (!std::ofstream(temporary_)) fail("the folder is missing or not writable");
+}
+
+JsonFile::~JsonFile() {
+  std::error_code ignored;
+  std::filesystem::remove(temporary_, ignored);
+}
+
+void JsonFile::write(const nlohmann::ordered_json& content) {
+  std::ofstream out(temporary_);
   out << content.dump(1) << '\n';
   out.close();
+  if (!out) fail("the disk refused it");
   std::error_code error;
-  if (out) std::filesystem::rename(temporary, file, error);
-  if (!out || error) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    TORCH_CHECK(false, "--json: ", file.string(), " cannot be written", error ? ": " + error.message() : "");
-  }
+  std::filesystem::rename(temporary_, file_, error);
+  if (error) fail(error.message());
+}
+
+void JsonFile::fail(const std::string& reason) const {
+  TORCH_CHECK(false, "--json: ", file_.string(), " cannot be written: ", reason);
 }
 
 }  // namespace strobe::bench

@@ -19,10 +19,24 @@ std::string table(const std::vector<AttentionRow>& rows);
 
 /// {"what": "attention", "commit", "device", "torch", "command", "rows": [..]}. Rows of what did not fit or could not
 /// run have null for the numbers and "error": "oom" or the reason.
-nlohmann::json to_json(const std::vector<AttentionRow>& rows, const AttentionBenchOptions& options,
-                       const std::string& command);
+nlohmann::ordered_json to_json(const std::vector<AttentionRow>& rows, const AttentionBenchOptions& options,
+                               const std::string& command);
 
-/// Writes a temporary file beside `file` and renames it over it.
-void write_json(const std::filesystem::path& file, const nlohmann::json& content);
+/// A file that takes its name only when it is whole. Its place is tried when it is made, so that no measurement is lost
+/// to a wrong path.
+class JsonFile {
+ public:
+  explicit JsonFile(std::filesystem::path file);
+  ~JsonFile();
+  JsonFile(const JsonFile&) = delete;
+  JsonFile& operator=(const JsonFile&) = delete;
+
+  void write(const nlohmann::ordered_json& content);
+
+ private:
+  [[noreturn]] void fail(const std::string& reason) const;
+
+  std::filesystem::path file_, temporary_;
+};
 
 }  // namespace strobe::bench

@@ -5,8 +5,8 @@
 
 #include <fstream>
 
-#include "strobe/attention.h"
-#include "strobe_commit.h"
+#include "bench/commit.h"
+#include "ops/attention.h"
 #ifdef STROBE_CUDA
 #include <cuda_runtime_api.h>
 #endif
@@ -37,6 +37,6 @@ std::string device_name([[maybe_unused]] at::Device device) {
   return processor_name();
 }
 
-std::string instruction_sets() { return "ATen " + at::get_cpu_capability(); }
+std::string instruction_sets() { return "strobe " + ops::cpu_instruction_set() + ", ATen " + at::get_cpu_capability(); }
 
 }  // namespace strobe::bench

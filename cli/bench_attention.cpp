@@ -5,11 +5,14 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <set>
 
 #include "bench/attention.h"
 #include "bench/attention_report.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "ops/attn_type.h"
 
 namespace strobe::cli {
 namespace {
@@ -25,21 +28,34 @@ struct Arguments {
   bool causal = false;
 };
 
-bench::AttentionShape parse_shape(const std::string& text) {
-  bench::AttentionShape s;
+/// "B,H,N,D", four whole numbers of at least 1; false for anything else.
+bool parse_shape(const std::string& text, bench::AttentionShape& s) {
   int end = 0;
   const int read = std::sscanf(text.c_str(), "%ld,%ld,%ld,%ld%n", &s.batch, &s.num_heads, &s.seqlen, &s.head_dim, &end);
-  const bool whole = read == 4 && static_cast<std::size_t>(end) == text.size();
-  if (!whole || s.batch < 1 || s.num_heads < 1 || s.seqlen < 1 || s.head_dim < 1) {
-    throw CLI::ValidationError("--shapes",
-                               "expected B,H,N,D, four whole numbers of at least 1, found \"" + text + "\"");
+  return read == 4 && static_cast<std::size_t>(end) == text.size() && s.batch >= 1 && s.num_heads >= 1 &&
+         s.seqlen >= 1 && s.head_dim >= 1;
+}
+
+std::string check_shape(const std::string& text) {
+  bench::AttentionShape ignored;
+  return parse_shape(text, ignored) ? "" : "expected B,H,N,D, four whole numbers of at least 1, found \"" + text + "\"";
+}
+
+std::string check_seqlen(const std::string& text) {
+  std::size_t end = 0;
+  int64_t value = 0;
+  try {
+    value = std::stoll(text, &end);
+  } catch (const std::exception&) {  // no number, or one too large
   }
-  return s;
+  return end == text.size() && (value == -1 || value >= 1)
+             ? ""
+             : "expected a length of at least 1, or -1, found \"" + text + "\"";
 }
 
 std::vector<bench::AttentionShape> shapes(const Arguments& a) {
-  std::vector<bench::AttentionShape> result;
-  for (const std::string& text : a.shapes) result.push_back(parse_shape(text));
+  std::vector<bench::AttentionShape> result(a.shapes.size());
+  for (std::size_t i = 0; i < result.size(); ++i) parse_shape(a.shapes[i], result[i]);
   if (!result.empty()) return result;
   if (a.seqlen != -1) return {{a.batch, a.heads, a.seqlen, a.head_dim}};
   for (const int64_t seqlen : kSeqlens) result.push_back({a.batch, a.heads, seqlen, a.head_dim});
@@ -77,6 +93,8 @@ void run(const Arguments& a, const std::string& command) {
   options.attn_type = a.attn_type;
   options.shapes = shapes(a);
   options.budget = budget(a, options.device);
+  std::optional<bench::JsonFile> json;
+  if (!a.json.empty()) json.emplace(a.json);
 
   std::fputs(bench::table_header(options).c_str(), stdout);
   std::vector<bench::AttentionRow> all;
@@ -85,15 +103,17 @@ void run(const Arguments& a, const std::string& command) {
     std::fflush(stdout);
     all.insert(all.end(), rows.begin(), rows.end());
   });
-  if (!a.json.empty()) bench::write_json(a.json, bench::to_json(all, options, command));
+  if (json) json->write(bench::to_json(all, options, command));
 }
 
 /// The options that were given, so that the result names the command that repeats it.
 std::string command_line(const CLI::App& app) {
   std::string text = "strobe bench attention";
+  std::set<const CLI::Option*> seen;  // an option with several values stands there once for each
   for (const CLI::Option* option : app.parse_order()) {
+    if (!seen.insert(option).second) continue;
     text += " " + option->get_name();
-    if (option->get_type_size() == 0) continue;
+    if (option->get_items_expected_max() == 0) continue;
     for (const std::string& value : option->results()) text += " " + value;
   }
   return text;
@@ -105,21 +125,17 @@ void add_bench_attention(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("attention", "Attention forward and backward: our types beside ATen's");
   const auto a = std::make_shared<Arguments>();
   app->add_option("--attn_type", a->attn_type, "Our type to measure; all without it")
-      ->transform(one_of({"dotscale", "flash_attn", "imp_flash_attn"}));
+      ->transform(one_of({ops::kAttnTypeNames.begin(), ops::kAttnTypeNames.end()}));
   app->add_option("--epochs", a->epochs,
                   "Repetitions of each row; without it 1000 on a GPU, 2 s and at least 3 on the CPU")
       ->check(CLI::PositiveNumber);
   app->add_option("--seq_len", a->seqlen, "Sequence length; -1: 200, 400, 800, 1000 and 2000")
-      ->check(CLI::PositiveNumber | CLI::IsMember({-1}))
+      ->check(check_seqlen)
       ->capture_default_str();
   app->add_option("--batch", a->batch, "Batch size")->check(CLI::PositiveNumber)->capture_default_str();
   app->add_option("--heads", a->heads, "Heads")->check(CLI::PositiveNumber)->capture_default_str();
   app->add_option("--head_dim", a->head_dim, "Head dim")->check(CLI::PositiveNumber)->capture_default_str();
-  app->add_option("--shapes", a->shapes, "Shapes B,H,N,D instead of the four options above")
-      ->check([](const std::string& text) {
-        parse_shape(text);
-        return std::string();
-      });
+  app->add_option("--shapes", a->shapes, "Shapes B,H,N,D instead of the four options above")->check(check_shape);
   app->add_flag("--causal", a->causal, "Causal mask");
   app->add_option("--dtype", a->dtype, "bf16 on a GPU and fp32 on the CPU without it")
       ->transform(one_of({"fp32", "bf16", "fp16"}));

@@ -1,7 +1,9 @@
 #include "ops/attention.h"
 
+#include "ops/device_call.h"
 #include "ops/inner.h"
 #include "ops/options.h"
+#include "strobe/attention.h"
 
 namespace strobe::ops {
 
@@ -18,6 +20,12 @@ Tensor2 attention_qkvpacked(const at::Tensor& qkv, int64_t num_heads_q, const At
 Tensor2 attention_kvpacked(const at::Tensor& q, const at::Tensor& kv, const AttentionOptions& options) {
   static const OptionsOp<Tensor2(const at::Tensor&, const at::Tensor&)> op("strobe::attention_kvpacked");
   return op(options, q, kv);
+}
+
+std::string cpu_instruction_set() {
+  std::string name;
+  translate_errors([&] { name = strobe::cpu_instruction_set(); });
+  return name;
 }
 
 Tensor3 attention_forward(const AttentionOptions& options, const at::Tensor& q, const at::Tensor& k,

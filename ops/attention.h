@@ -46,6 +46,9 @@ std::tuple<at::Tensor, at::Tensor> attention_qkvpacked(const at::Tensor& qkv, in
 std::tuple<at::Tensor, at::Tensor> attention_kvpacked(const at::Tensor& q, const at::Tensor& kv,
                                                       const AttentionOptions& options);
 
+/// What the flash types run on where tensors are the CPU's: "generic", "avx2", "avx512" or "avx512_bf16".
+std::string cpu_instruction_set();
+
 #pragma GCC visibility pop
 
 }  // namespace strobe::ops

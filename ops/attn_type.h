@@ -2,9 +2,7 @@
 #pragma once
 
 #include <array>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace strobe::ops {
 
@@ -14,9 +12,5 @@ inline constexpr std::array<std::string_view, 3> kAttnTypeNames = {"dotscale", "
 
 /// Throws c10::Error with the list and the nearest name.
 AttnType parse_attn_type(std::string_view name);
-
-/// The candidate nearest to `word` by edit distance, or "" where none is near.
-[[gnu::visibility("default")]] std::string nearest_name(std::string_view word,
-                                                        const std::vector<std::string>& candidates);
 
 }  // namespace strobe::ops

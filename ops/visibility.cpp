@@ -24,9 +24,12 @@ void hide(at::Tensor& hidden, const at::Tensor& more) {
 
 Visibility visibility(const AttentionOptions& options, const AttentionSizes& sizes, const at::Tensor& lengths_q,
                       const at::Tensor& lengths_k, at::Device device) {
+  const bool varlen = lengths_q.defined();
+  const bool all_visible = !varlen && !options.causal && options.window_left < 0 && options.window_right < 0 &&
+                           !options.query_lengths && !options.key_lengths;
+  if (all_visible) return {};
   const at::Tensor i = positions(sizes.seqlen_q, device).view({1, 1, -1, 1});
   const at::Tensor j = positions(sizes.seqlen_k, device).view({1, 1, 1, -1});
-  const bool varlen = lengths_q.defined();
   const auto bottom_right = [&] {  // the column of row i's diagonal
     return varlen ? i.add(per_sequence(lengths_k)).sub(per_sequence(lengths_q))
                   : i.add(sizes.seqlen_k - sizes.seqlen_q);

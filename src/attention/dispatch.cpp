@@ -98,4 +98,6 @@ void attention_backward(const AttentionBwdParams& params) {
   kernels.bwd(params);
 }
 
+std::string cpu_instruction_set() { return std::string(cpu::name(cpu::active_isa())); }
+
 }  // namespace strobe
