@@ -1,6 +1,7 @@
 #include "train/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,15 @@ namespace {
 constexpr std::chrono::milliseconds kTerminalInterval{200};
 constexpr std::chrono::seconds kFileInterval{30};
 constexpr const char* kEraseLine = "\r\033[K";
+
+/// A line that wraps cannot be erased any more.
+std::string fit_terminal(std::string text) {
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 && text.size() >= size.ws_col) {
+    text.resize(size.ws_col - 1u);
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -39,7 +49,11 @@ bool ProgressLine::due() const {
 void ProgressLine::show(const ProgressState& state) {
   last_ = Clock::now();
   const std::string text = format_progress(state);
-  fmt::print(stderr, "{}{}{}", terminal_ ? kEraseLine : "", text, terminal_ ? "" : "\n");
+  if (terminal_) {
+    fmt::print(stderr, "{}{}", kEraseLine, fit_terminal(text));
+  } else {
+    fmt::print(stderr, "{}\n", text);
+  }
   std::fflush(stderr);
   visible_ = terminal_;
 }

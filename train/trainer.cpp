@@ -131,8 +131,8 @@ class Run {
       updater_.discard();
       release_cached_memory(options_.device);
       state_.totals.out_of_memory += 1;
-      logger_.warning(
-          fmt::format("Out of memory at batch {} of epoch {}: this update is skipped", state_.batch, state_.epoch));
+      logger_.warning(fmt::format("Out of memory at batch {} of {} of epoch {}: this update is skipped", state_.batch,
+                                  batches_, state_.epoch));
     }
     if (progress_.due()) show_progress();
   }
