@@ -65,7 +65,7 @@ void add_nmt_prepare(CLI::App& parent) {
   input->excludes(source, target, demo);
   source->needs(target)->excludes(demo);
   target->needs(source);
-  command->footer("Without input the pairs in DIR/json/ are taken as they are and only the vocabularies are fitted.");
+  command->footer("Without input the pairs in DIR/json/ are taken as they are and only the vocabularies are fitted.\n");
 
   command->add_option("--data", paths.data, "Where to write")->type_name("DIR")->capture_default_str();
   const CLI::Range sizes(int64_t{8}, int64_t{1000000});

@@ -27,6 +27,7 @@ struct Input {
   Split sets;
   SkippedLines skipped;
   std::vector<fs::path> files;
+  bool was_split = false;
   bool in_place = false;  // the folder's own files: they stay as they are
 };
 
@@ -79,6 +80,7 @@ Input read_and_split(const PrepareOptions& options) {
     input.files = {options.source, options.target};
   }
   input.skipped = corpus.skipped;
+  input.was_split = true;
   input.sets = split_pairs(std::move(corpus.pairs), options.held_out, options.seed);
   return input;
 }
@@ -97,10 +99,13 @@ Input read_input(const PrepareOptions& options) {
   return input;
 }
 
-void report_input(const Input& input, const Log& log) {
+void report_input(const Input& input, int64_t held_out, const Log& log) {
   const auto& [train, dev, test] = input.sets;
   log("train " + std::to_string(train.size()) + " pairs, dev " + std::to_string(dev.size()) + ", test " +
       std::to_string(test.size()));
+  if (input.was_split && static_cast<int64_t>(train.size() + dev.size() + test.size()) < 10 * held_out) {
+    log("dev and test get a tenth of the pairs each: there are fewer than 10 x " + std::to_string(held_out));
+  }
   const SkippedLines& skipped = input.skipped;
   if (skipped.total() > 0) {
     log("warning: skipped " + std::to_string(skipped.total()) + " lines: " + std::to_string(skipped.no_tab) +
@@ -119,6 +124,7 @@ Vocabulary fit(const std::vector<SentencePair>& pairs, std::string SentencePair:
   std::vector<std::string_view> sentences;
   sentences.reserve(pairs.size());
   for (const SentencePair& pair : pairs) sentences.push_back(pair.*side);
+  log(std::string("fitting the ") + name + " vocabulary: " + std::to_string(options.size) + " pieces, " + options.type);
   Vocabulary vocabulary = Vocabulary::train(sentences, options);
   if (vocabulary.size() < options.size) {
     log(std::string("warning: ") + name + " vocabulary: " + std::to_string(options.size) +
@@ -204,7 +210,7 @@ PrepareSummary prepare(const PrepareOptions& options, const Log& log) {
   check(options);
   StagedFiles::require_writable(options.data);
   const Input input = read_input(options);
-  report_input(input, log);
+  report_input(input, options.held_out, log);
 
   const std::vector<SentencePair>& train = input.sets.train;
   const Vocabularies vocabularies{fit(train, &SentencePair::source, "source", options.source_vocabulary, log),

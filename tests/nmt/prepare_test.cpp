@@ -65,6 +65,7 @@ TEST(Prepare, SplitsOneFileAndWritesAFolderThatLoads) {
   EXPECT_EQ(outcome.summary.skipped.no_tab, 1);
   EXPECT_EQ(outcome.summary.source_pieces, 60);
   EXPECT_THAT(outcome.log, Contains("train 320 pairs, dev 40, test 40"));
+  EXPECT_THAT(outcome.log, Contains(HasSubstr("a tenth of the pairs each: there are fewer than 10 x 1000")));
   EXPECT_THAT(outcome.log, Contains(AllOf(HasSubstr("skipped 1 lines"), HasSubstr("all.tsv:401: no tab"))));
 
   const Vocabularies vocabularies = load_vocabularies(options.data);
@@ -184,6 +185,7 @@ TEST(Prepare, TheBuiltInCorpusIsSplitWithoutSharedSentences) {
   const Outcome outcome = run(options);
   EXPECT_EQ(outcome.summary.dev, 1000);
   EXPECT_EQ(outcome.summary.test, 1000);
+  EXPECT_THAT(outcome.log, Not(Contains(HasSubstr("a tenth"))));
   EXPECT_EQ(outcome.summary.source_pieces, 600);
   EXPECT_EQ(outcome.summary.target_pieces, 600);
   EXPECT_THAT(outcome.log, Not(Contains(HasSubstr("warning"))));
