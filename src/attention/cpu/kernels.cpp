@@ -44,7 +44,8 @@ int64_t worker_bytes(const Stage<Params>& stage, const Params& p) {
 
 template <Isa kIsa, Algorithm kAlgorithm, class Params>
 std::size_t workspace_size(const Params& p) {
-  return static_cast<std::size_t>(p.num_threads * worker_bytes(stage<Params>(kIsa, kAlgorithm, p.dtype), p));
+  const Stage<Params>& work = stage<Params>(kIsa, kAlgorithm, p.dtype);
+  return work.tasks(p) == 0 ? 0 : static_cast<std::size_t>(p.num_threads * worker_bytes(work, p));
 }
 
 template <Isa kIsa, Algorithm kAlgorithm, class Params>
