@@ -200,7 +200,9 @@ AttentionCase random_case(std::mt19937& random) {
   c.seed = random();
   c.offset = random();
   c.lse_gradient = chance(0.3);
-  c.amplitude = chance(0.2) ? 10.0f : 1.0f;
+  // Large logits leave few terms in a row: only with many rows is the plain formula's largest error more than luck.
+  const bool all_rows = c.query_lengths.empty() && c.key_lengths.empty() && !c.is_varlen();
+  c.amplitude = all_rows && chance(0.3) ? 10.0f : 1.0f;
   if (chance(0.3)) c.softmax_scale = 0.3f;
   c.num_threads = chance(0.2) ? 3 : 1;
   c.data_seed = random();
