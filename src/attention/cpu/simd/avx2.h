@@ -135,4 +135,21 @@ inline void transpose(F32 (&r)[kLanes]) {
   }
 }
 
+// 64-bit lanes, for the 32 x 32 bit products of the random generator.
+using U64 = __m256i;
+inline constexpr int kLanes64 = 4;
+
+inline U64 set1_u64(uint64_t x) { return _mm256_set1_epi64x(static_cast<long long>(x)); }
+/// x, x + 1, x + 2, ...
+inline U64 ascending(uint64_t x) { return _mm256_add_epi64(set1_u64(x), _mm256_set_epi64x(3, 2, 1, 0)); }
+/// The product of the low halves.
+inline U64 multiply_low(U64 a, U64 b) { return _mm256_mul_epu32(a, b); }
+inline U64 high_half(U64 a) { return _mm256_srli_epi64(a, 32); }
+inline U64 xor3(U64 a, U64 b, U64 c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+/// Bit l: (a & mask) < limit in lane l; both sides are below 2^63.
+inline uint32_t masked_below(U64 a, U64 mask, U64 limit) {
+  const __m256i below = _mm256_cmpgt_epi64(limit, _mm256_and_si256(a, mask));
+  return static_cast<uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(below)));
+}
+
 }  // namespace strobe::cpu::STROBE_ISA

@@ -118,6 +118,22 @@ inline void transpose(F32 (&r)[kLanes]) {
   }
 }
 
+// 64-bit lanes, for the 32 x 32 bit products of the random generator.
+using U64 = __m512i;
+inline constexpr int kLanes64 = 8;
+
+inline U64 set1_u64(uint64_t x) { return _mm512_set1_epi64(static_cast<long long>(x)); }
+/// x, x + 1, x + 2, ...
+inline U64 ascending(uint64_t x) { return _mm512_add_epi64(set1_u64(x), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0)); }
+/// The product of the low halves.
+inline U64 multiply_low(U64 a, U64 b) { return _mm512_mul_epu32(a, b); }
+inline U64 high_half(U64 a) { return _mm512_srli_epi64(a, 32); }
+inline U64 xor3(U64 a, U64 b, U64 c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+/// Bit l: (a & mask) < limit in lane l; both sides are below 2^63.
+inline uint32_t masked_below(U64 a, U64 mask, U64 limit) {
+  return _mm512_cmplt_epi64_mask(_mm512_and_si512(a, mask), limit);
+}
+
 #ifndef __AVX512BF16__
 inline constexpr int kBf16PerUnit = 1;
 #endif

@@ -118,4 +118,21 @@ inline void transpose(F32 (&r)[kLanes]) {
   r[3] = F32{a[3], b[3], c[3], d[3]};
 }
 
+// 64-bit lanes, for the 32 x 32 bit products of the random generator.
+typedef uint64_t U64 __attribute__((vector_size(16)));
+inline constexpr int kLanes64 = 2;
+
+inline U64 set1_u64(uint64_t x) { return U64{x, x}; }
+/// x, x + 1
+inline U64 ascending(uint64_t x) { return U64{x, x + 1}; }
+/// The product of the low halves.
+inline U64 multiply_low(U64 a, U64 b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+inline U64 high_half(U64 a) { return a >> 32; }
+inline U64 xor3(U64 a, U64 b, U64 c) { return a ^ b ^ c; }
+/// Bit l: (a & mask) < limit in lane l.
+inline uint32_t masked_below(U64 a, U64 mask, U64 limit) {
+  const U64 x = a & mask;
+  return static_cast<uint32_t>(x[0] < limit[0]) | static_cast<uint32_t>(x[1] < limit[1]) << 1;
+}
+
 }  // namespace strobe::cpu::STROBE_ISA
