@@ -155,13 +155,20 @@ void write_spare_gradients(const AttentionBwdParams& p, int64_t head) {
   write_zero_rows(to.grad_v(head), p.grad_v_row_stride, spare.num_k, p.head_dim);
 }
 
-/// Rounds the sums of one query head into grad_q, with zeros for the rows that were not computed.
+/// Rounds the sums of rows [first, last) of one query head into grad_q; sum is row `first`'s.
 template <class Io>
-void write_grad_q(const GradTensors<Io>& to, int64_t head, const float* sum, int64_t ld) {
+void write_grad_q(const GradTensors<Io>& to, int64_t head, int64_t first, int64_t last, const float* sum, int64_t ld) {
   const AttentionBwdParams& p = to.p;
-  Io* grad_q = to.grad_q(head);
-  write_rows(sum, ld, p.softmax_scale, to.s.end_q, p.head_dim, grad_q, p.grad_q_row_stride);
-  write_zero_rows(grad_q + to.s.end_q * p.grad_q_row_stride, p.grad_q_row_stride, to.s.num_q - to.s.end_q, p.head_dim);
+  write_rows(sum, ld, p.softmax_scale, last - first, p.head_dim, to.grad_q(head) + first * p.grad_q_row_stride,
+             p.grad_q_row_stride);
+}
+
+/// Zeros for the rows of one query head that are not computed.
+template <class Io>
+void write_hidden_queries(const GradTensors<Io>& to, int64_t head) {
+  const AttentionBwdParams& p = to.p;
+  write_zero_rows(to.grad_q(head) + to.s.end_q * p.grad_q_row_stride, p.grad_q_row_stride, to.s.num_q - to.s.end_q,
+                  p.head_dim);
 }
 
 /// Rounds the sums of keys [begin, end) into grad_k and grad_v.
@@ -184,76 +191,167 @@ void write_hidden_keys(const GradTensors<Io>& to, int64_t head_k) {
   write_zero_rows(to.grad_v(head_k) + to.s.end_k * p.grad_v_row_stride, p.grad_v_row_stride, hidden, p.head_dim);
 }
 
-inline int64_t bwd_tasks(const AttentionBwdParams& p) {
-  return p.batch * p.num_heads_k + (p.cu_seqlens_q != nullptr ? p.num_heads_q : 0);
+/// How many keys a sequence with `keys` of them takes at a time. dQ is the sum, in order, of what each chunk adds; that
+/// sum is the same whether one worker has done all chunks or each has done its own.
+inline int64_t key_chunk(int64_t keys) {
+  const int64_t of_most_chunks = (keys + kBwdMostChunks - 1) / kBwdMostChunks;
+  return larger(kBwdKeyChunk, round_up(of_most_chunks, kBwdKeyBlock));
 }
+/// At least 1, so that dQ gets written.
+inline int64_t key_chunks(int64_t keys) { return larger(1, (keys + key_chunk(keys) - 1) / key_chunk(keys)); }
 
 template <class Io>
 class ImpFlashAttnBwd {
  public:
-  static int64_t tasks(const AttentionBwdParams& p) { return bwd_tasks(p); }
+  static constexpr int kPhases = 2;
 
-  ImpFlashAttnBwd(const AttentionBwdParams& p, void* scratch) : p_(p), ld_(round_up(p.head_dim, kLanes)) {
+  static int64_t tasks(const AttentionBwdParams& p, int phase) {
+    const bool split = splits(p);
+    if (phase == 1) return split ? p.batch * p.num_heads_q * row_blocks(p) : 0;
+    const int64_t spare = p.cu_seqlens_q != nullptr ? p.num_heads_q : 0;
+    return p.batch * p.num_heads_k * (split ? most_chunks(p) : 1) + spare;
+  }
+
+  static int64_t shared_bytes(const AttentionBwdParams& p) {
+    if (!splits(p)) return 0;
+    const int64_t floats = p.batch * p.num_heads_q * most_chunks(p) * p.seqlen_q * round_up(p.head_dim, kLanes);
+    return floats * static_cast<int64_t>(sizeof(float));
+  }
+
+  ImpFlashAttnBwd(const AttentionBwdParams& p, void* shared, void* scratch)
+      : p_(p),
+        ld_(round_up(p.head_dim, kLanes)),
+        group_(p.num_heads_q / p.num_heads_k),
+        split_(splits(p)),
+        partial_(static_cast<float*>(shared)) {
     Arena arena(scratch);
+    const int64_t chunk = smaller(key_chunk(p.seqlen_k), round_up(p.seqlen_k, kBwdKeyBlock));
     queries_ = PackedQueries<Io>::take(arena, p.seqlen_q, ld_);
-    grad_q_ = arena.floats(p.seqlen_q * ld_);
     finite_ = static_cast<bool*>(arena.bytes((p.seqlen_q + kBwdQueryBlock - 1) / kBwdQueryBlock));
     keys_ = PackedKeys<Io>::take(arena, p.head_dim, ld_);
-    grad_k_ = arena.floats(p.seqlen_k * ld_);
-    grad_v_ = arena.floats(p.seqlen_k * ld_);
+    grad_k_ = arena.floats(chunk * ld_);
+    grad_v_ = arena.floats(chunk * ld_);
     tile_ = GradScratch::take<Io>(arena);
+    grad_q_ = arena.floats(split_ ? 0 : p.seqlen_q * ld_);
+    total_ = arena.floats(split_ || most_chunks(p) == 1 ? 0 : group_ * p.seqlen_q * ld_);
     bytes_ = arena.used();
   }
 
   int64_t scratch_bytes() const { return bytes_; }
 
-  void run(int64_t task) {
-    const int64_t computed = p_.batch * p_.num_heads_k;
+  void run(int phase, int64_t task) {
+    if (phase == 1) return reduce(task);
+    const int64_t chunks = split_ ? most_chunks(p_) : 1, computed = p_.batch * p_.num_heads_k * chunks;
     if (task >= computed) return write_spare_gradients<Io>(p_, task - computed);
-    const int64_t head_k = task % p_.num_heads_k, group = p_.num_heads_q / p_.num_heads_k;
-    const Sequence s = sequence(p_, task / p_.num_heads_k);
+    const int64_t pair = task / chunks, head_k = pair % p_.num_heads_k;
+    const Sequence s = sequence(p_, pair / p_.num_heads_k);
     const GradTensors<Io> tensors{p_, s};
-    set_zero(grad_k_, s.end_k * ld_);
-    set_zero(grad_v_, s.end_k * ld_);
-    float keep_scale = 1.0f;
-    for (int64_t head = head_k * group; head < (head_k + 1) * group; ++head) {
-      const Dropout drop = dropout(p_, s, head);
-      keep_scale = drop.scale;
-      add_head(tensors, head, head_k, drop);
+    const int64_t chunk = balanced(task % chunks, chunks);
+    if (!split_) {
+      add_all_chunks(tensors, head_k);
+    } else if (chunk < key_chunks(s.end_k)) {
+      add_chunk(tensors, head_k, chunk);
     }
-    write_grad_kv(tensors, head_k, 0, s.end_k, grad_k_, grad_v_, ld_, keep_scale);
+    if (chunk > 0) return;
     write_hidden_keys(tensors, head_k);
+    for (int64_t g = 0; g < group_; ++g) write_hidden_queries(tensors, head_k * group_ + g);
   }
 
  private:
-  void add_head(const GradTensors<Io>& tensors, int64_t head, int64_t head_k, const Dropout& drop) {
+  static constexpr int64_t kReducedRows = 64;
+
+  /// Whether a head's chunks go to different workers: with few heads, not to leave workers idle.
+  static bool splits(const AttentionBwdParams& p) {
+    return p.batch * p.num_heads_k < 2 * p.num_threads && p.num_threads > 1 && most_chunks(p) > 1;
+  }
+  static int64_t most_chunks(const AttentionBwdParams& p) {
+    return larger(1, smaller(kBwdMostChunks, (p.seqlen_k + kBwdKeyChunk - 1) / kBwdKeyChunk));
+  }
+  static int64_t row_blocks(const AttentionBwdParams& p) { return (p.seqlen_q + kReducedRows - 1) / kReducedRows; }
+
+  float* partial(const Sequence& s, int64_t head, int64_t chunk) const {
+    return partial_ + ((s.index * p_.num_heads_q + head) * most_chunks(p_) + chunk) * p_.seqlen_q * ld_;
+  }
+
+  void add_all_chunks(const GradTensors<Io>& tensors, int64_t head_k) {
+    const int64_t chunks = key_chunks(tensors.s.end_k);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) add_chunk(tensors, head_k, chunk);
+    for (int64_t g = 0; chunks > 1 && g < group_; ++g) {
+      write_grad_q(tensors, head_k * group_ + g, 0, tensors.s.end_q, total_ + g * p_.seqlen_q * ld_, ld_);
+    }
+  }
+
+  void add_chunk(const GradTensors<Io>& tensors, int64_t head_k, int64_t chunk) {
+    const Sequence& s = tensors.s;
+    const int64_t size = key_chunk(s.end_k), chunks = key_chunks(s.end_k);
+    const Range keys{smaller(chunk * size, s.end_k), smaller((chunk + 1) * size, s.end_k)};
+    set_zero(grad_k_, (keys.end - keys.begin) * ld_);
+    set_zero(grad_v_, (keys.end - keys.begin) * ld_);
+    float keep_scale = 1.0f;
+    for (int64_t g = 0; g < group_; ++g) {
+      const int64_t head = head_k * group_ + g;
+      const Dropout drop = dropout(p_, s, head);
+      keep_scale = drop.scale;
+      float* grad_q = split_ ? partial(s, head, chunk) : grad_q_;
+      add_head(tensors, head, head_k, keys, drop, grad_q);
+      if (split_) continue;
+      if (chunks == 1) {
+        write_grad_q(tensors, head, 0, s.end_q, grad_q, ld_);
+      } else {
+        add_rows(grad_q, s.end_q * ld_, chunk == 0, total_ + g * p_.seqlen_q * ld_);
+      }
+    }
+    write_grad_kv(tensors, head_k, keys.begin, keys.end, grad_k_, grad_v_, ld_, keep_scale);
+  }
+
+  /// Adds what the keys of one chunk give, to grad_k_ and grad_v_ and as the whole of grad_q.
+  void add_head(const GradTensors<Io>& tensors, int64_t head, int64_t head_k, Range chunk, const Dropout& drop,
+                float* grad_q) {
     const Sequence& s = tensors.s;
     const Visibility see(p_, s);
+    set_zero(grad_q, s.end_q * ld_);
     queries_.pack(tensors, head, 0, s.end_q, 0);
     for (int64_t i = 0; i < s.end_q; i += kBwdQueryBlock) {
       const int64_t rows = smaller(kBwdQueryBlock, s.end_q - i);
       finite_[i / kBwdQueryBlock] = !see.limited || PackedQueries<Io>::finite(tensors, head, i, rows);
     }
-    set_zero(grad_q_, s.end_q * ld_);
-    for (int64_t begin = 0; begin < s.end_k; begin += kBwdKeyBlock) {
-      const int64_t end = smaller(begin + kBwdKeyBlock, s.end_k);
-      const GradKeys<Io> keys =
-          keys_.pack(tensors, head_k, begin, end, see.limited, grad_k_ + begin * ld_, grad_v_ + begin * ld_);
+    for (int64_t begin = chunk.begin; begin < chunk.end; begin += kBwdKeyBlock) {
+      const int64_t end = smaller(begin + kBwdKeyBlock, chunk.end), at = (begin - chunk.begin) * ld_;
+      const GradKeys<Io> keys = keys_.pack(tensors, head_k, begin, end, see.limited, grad_k_ + at, grad_v_ + at);
       for (int64_t i = 0; i < s.end_q; i += kBwdQueryBlock) {
         const auto queries = queries_.block(tensors, head, i, smaller(kBwdQueryBlock, s.end_q - i), i,
-                                            finite_[i / kBwdQueryBlock], grad_q_ + i * ld_);
+                                            finite_[i / kBwdQueryBlock], grad_q + i * ld_);
         add_gradients(queries, keys, tile_, see, p_.softmax_scale, drop, p_.head_dim, ld_);
       }
     }
-    write_grad_q(tensors, head, grad_q_, ld_);
+  }
+
+  static void add_rows(const float* from, int64_t count, bool first, float* to) {
+    for (int64_t i = 0; i < count; i += kLanes)
+      store(to + i, first ? load(from + i) : add(load(to + i), load(from + i)));
+  }
+
+  /// dQ of a block of rows from the chunks' parts.
+  void reduce(int64_t task) {
+    const int64_t blocks = row_blocks(p_), pair = task / blocks, head = pair % p_.num_heads_q;
+    const Sequence s = sequence(p_, pair / p_.num_heads_q);
+    const int64_t first = task % blocks * kReducedRows, last = smaller(first + kReducedRows, s.end_q);
+    if (first >= last) return;
+    const int64_t count = (last - first) * ld_;
+    float* sum = partial(s, head, 0) + first * ld_;
+    for (int64_t chunk = 1; chunk < key_chunks(s.end_k); ++chunk) {
+      add_rows(partial(s, head, chunk) + first * ld_, count, false, sum);
+    }
+    write_grad_q(GradTensors<Io>{p_, s}, head, first, last, sum, ld_);
   }
 
   const AttentionBwdParams& p_;
-  int64_t ld_, bytes_;
+  int64_t ld_, group_, bytes_;
+  bool split_;
   PackedQueries<Io> queries_;
   PackedKeys<Io> keys_;
   GradScratch tile_;
-  float *grad_q_, *grad_k_, *grad_v_;
+  float *partial_, *grad_q_, *total_, *grad_k_, *grad_v_;
   bool* finite_;
 };
 

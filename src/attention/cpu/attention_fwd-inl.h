@@ -84,12 +84,14 @@ void write_spare_tokens(const AttentionFwdParams& p, int64_t head) {
 template <class Io>
 class ImpFlashAttnFwd {
  public:
-  static int64_t tasks(const AttentionFwdParams& p) {
+  static constexpr int kPhases = 1;
+  static int64_t shared_bytes(const AttentionFwdParams&) { return 0; }
+  static int64_t tasks(const AttentionFwdParams& p, int) {
     const int64_t spare = p.cu_seqlens_q != nullptr ? p.num_heads_q : 0;
     return p.batch * p.num_heads_q * FwdExtents<Io>(p).query_blocks + spare;
   }
 
-  ImpFlashAttnFwd(const AttentionFwdParams& p, void* scratch) : p_(p), e_(p) {
+  ImpFlashAttnFwd(const AttentionFwdParams& p, void*, void* scratch) : p_(p), e_(p) {
     Arena arena(scratch);
     k_ = arena.floats(e_.key_blocks * e_.packed_k());
     v_ = arena.floats(e_.key_blocks * e_.packed_v());
@@ -108,7 +110,7 @@ class ImpFlashAttnFwd {
 
   int64_t scratch_bytes() const { return bytes_; }
 
-  void run(int64_t task) {
+  void run(int, int64_t task) {
     const int64_t computed = p_.batch * p_.num_heads_q * e_.query_blocks;
     if (task >= computed) return write_spare_tokens<Io>(p_, task - computed);
     const int64_t head = task / e_.query_blocks % p_.num_heads_q, b = task / (e_.query_blocks * p_.num_heads_q);

@@ -18,4 +18,9 @@ inline constexpr int64_t kFwdStripRows = 24;
 inline constexpr int64_t kBwdKeyBlock = 96;
 inline constexpr int64_t kBwdQueryBlock = 96;
 
+// Keys that one worker takes at a time where heads are few, and the most such chunks of one sequence, which bounds the
+// memory for their parts of dQ.
+inline constexpr int64_t kBwdKeyChunk = 6 * kBwdKeyBlock;
+inline constexpr int64_t kBwdMostChunks = 8;
+
 }  // namespace strobe::cpu

@@ -10,9 +10,13 @@ namespace strobe::cpu::STROBE_ISA {
 template <class Io>
 class FlashAttnBwd {
  public:
-  static int64_t tasks(const AttentionBwdParams& p) { return bwd_tasks(p); }
+  static constexpr int kPhases = 1;
+  static int64_t shared_bytes(const AttentionBwdParams&) { return 0; }
+  static int64_t tasks(const AttentionBwdParams& p, int) {
+    return p.batch * p.num_heads_k + (p.cu_seqlens_q != nullptr ? p.num_heads_q : 0);
+  }
 
-  FlashAttnBwd(const AttentionBwdParams& p, void* scratch)
+  FlashAttnBwd(const AttentionBwdParams& p, void*, void* scratch)
       : p_(p), ld_(round_up(p.head_dim, kLanes)), group_(p.num_heads_q / p.num_heads_k) {
     Arena arena(scratch);
     queries_ = PackedQueries<Io>::take(arena, kBwdQueryBlock, ld_);
@@ -26,7 +30,7 @@ class FlashAttnBwd {
 
   int64_t scratch_bytes() const { return bytes_; }
 
-  void run(int64_t task) {
+  void run(int, int64_t task) {
     const int64_t computed = p_.batch * p_.num_heads_k;
     if (task >= computed) return write_spare_gradients<Io>(p_, task - computed);
     const int64_t head_k = task % p_.num_heads_k;
@@ -49,7 +53,8 @@ class FlashAttnBwd {
     }
     write_hidden_keys(tensors, head_k);
     for (int64_t g = 0; g < group_; ++g) {
-      write_grad_q(tensors, head_k * group_ + g, grad_q_ + g * s.end_q * ld_, ld_);
+      write_grad_q(tensors, head_k * group_ + g, 0, s.end_q, grad_q_ + g * s.end_q * ld_, ld_);
+      write_hidden_queries(tensors, head_k * group_ + g);
     }
   }
 

@@ -10,11 +10,13 @@ namespace strobe::cpu::STROBE_ISA {
 template <class Io>
 class FlashAttnFwd {
  public:
-  static int64_t tasks(const AttentionFwdParams& p) {
+  static constexpr int kPhases = 1;
+  static int64_t shared_bytes(const AttentionFwdParams&) { return 0; }
+  static int64_t tasks(const AttentionFwdParams& p, int) {
     return p.batch * p.num_heads_q + (p.cu_seqlens_q != nullptr ? p.num_heads_q : 0);
   }
 
-  FlashAttnFwd(const AttentionFwdParams& p, void* scratch) : p_(p), e_(p) {
+  FlashAttnFwd(const AttentionFwdParams& p, void*, void* scratch) : p_(p), e_(p) {
     Arena arena(scratch);
     k_ = arena.floats(e_.packed_k());
     v_ = arena.floats(e_.packed_v());
@@ -32,7 +34,7 @@ class FlashAttnFwd {
 
   int64_t scratch_bytes() const { return bytes_; }
 
-  void run(int64_t task) {
+  void run(int, int64_t task) {
     const int64_t computed = p_.batch * p_.num_heads_q;
     if (task >= computed) return write_spare_tokens<Io>(p_, task - computed);
     const int64_t head = task % p_.num_heads_q;

@@ -37,30 +37,39 @@ const Stage<Params>& stage(Isa isa, Algorithm algorithm, DType dtype) {
   }
 }
 
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
 template <class Params>
-int64_t worker_bytes(const Stage<Params>& stage, const Params& p) {
-  return (stage.scratch_bytes(p) + kAlignment - 1) / kAlignment * kAlignment;
+int64_t tasks(const Stage<Params>& work, const Params& p) {
+  int64_t result = 0;
+  for (int phase = 0; phase < work.phases; ++phase) result += work.tasks(p, phase);
+  return result;
 }
 
 template <Isa kIsa, Algorithm kAlgorithm, class Params>
 std::size_t workspace_size(const Params& p) {
   const Stage<Params>& work = stage<Params>(kIsa, kAlgorithm, p.dtype);
-  return work.tasks(p) == 0 ? 0 : static_cast<std::size_t>(p.num_threads * worker_bytes(work, p));
+  if (tasks(work, p) == 0) return 0;
+  return static_cast<std::size_t>(aligned(work.shared_bytes(p)) + p.num_threads * aligned(work.scratch_bytes(p)));
 }
 
 template <Isa kIsa, Algorithm kAlgorithm, class Params>
 void run(const Params& p) {
   const Stage<Params>& work = stage<Params>(kIsa, kAlgorithm, p.dtype);
-  const int64_t bytes = worker_bytes(work, p);
-  const auto body = [&](int64_t begin, int64_t end, int worker) {
-    work.run(p, begin, end, static_cast<char*>(p.workspace) + worker * bytes);
-  };
-  const int64_t tasks = work.tasks(p);
-  if (tasks == 0) return;
-  if (p.parallel_for == nullptr || p.num_threads == 1) {
-    body(0, tasks, 0);
-  } else {
-    p.parallel_for(tasks, body);
+  char* const shared = static_cast<char*>(p.workspace);
+  char* const scratch = shared + aligned(work.shared_bytes(p));
+  const int64_t scratch_bytes = aligned(work.scratch_bytes(p));
+  for (int phase = 0; phase < work.phases; ++phase) {
+    const int64_t count = work.tasks(p, phase);
+    const auto body = [&](int64_t begin, int64_t end, int worker) {
+      work.run(p, phase, begin, end, shared, scratch + worker * scratch_bytes);
+    };
+    if (count == 0) continue;
+    if (p.parallel_for == nullptr || p.num_threads == 1) {
+      body(0, count, 0);
+    } else {
+      p.parallel_for(count, body);
+    }
   }
 }
 

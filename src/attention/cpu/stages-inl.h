@@ -13,17 +13,18 @@ namespace strobe::cpu::STROBE_ISA {
 
 template <class Kernel, class Params>
 int64_t scratch_bytes(const Params& p) {
-  return Kernel(p, nullptr).scratch_bytes();
+  return Kernel(p, nullptr, nullptr).scratch_bytes();
 }
 
 template <class Kernel, class Params>
-void run_tasks(const Params& p, int64_t begin, int64_t end, void* scratch) {
-  Kernel kernel(p, scratch);
-  for (int64_t task = begin; task < end; ++task) kernel.run(task);
+void run_tasks(const Params& p, int phase, int64_t begin, int64_t end, void* shared, void* scratch) {
+  Kernel kernel(p, shared, scratch);
+  for (int64_t task = begin; task < end; ++task) kernel.run(phase, task);
 }
 
 template <class Kernel, class Params>
-inline constexpr Stage<Params> kStage{&Kernel::tasks, &scratch_bytes<Kernel, Params>, &run_tasks<Kernel, Params>};
+inline constexpr Stage<Params> kStage{Kernel::kPhases, &Kernel::tasks, &Kernel::shared_bytes,
+                                      &scratch_bytes<Kernel, Params>, &run_tasks<Kernel, Params>};
 
 template <class Io>
 inline constexpr Stages kStages{

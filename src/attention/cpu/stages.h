@@ -7,11 +7,14 @@
 
 namespace strobe::cpu {
 
+/// A call is one or two phases of tasks; the second starts when the first has ended.
 template <class Params>
 struct Stage {
-  int64_t (*tasks)(const Params&);
-  int64_t (*scratch_bytes)(const Params&);  // of each worker; scratch is 64-byte aligned
-  void (*run)(const Params&, int64_t begin, int64_t end, void* scratch);
+  int phases;
+  int64_t (*tasks)(const Params&, int phase);
+  int64_t (*shared_bytes)(const Params&);   // what the phases hand on
+  int64_t (*scratch_bytes)(const Params&);  // of each worker; both kinds of memory are 64-byte aligned
+  void (*run)(const Params&, int phase, int64_t begin, int64_t end, void* shared, void* scratch);
 };
 
 struct AlgorithmStages {
