@@ -49,45 +49,73 @@ struct Strip {
   int64_t ld_keep;
 };
 
-/// Turns a row of scores into P = exp(s - max), zero outside columns [visible.begin, visible.end), and returns the
-/// factor for what had been summed before. P is stored as the product reads it; `keep` (at the row's first column, or
-/// null) drops elements of it but not of the sum.
-template <int kPerUnit>
-inline float softmax_row(float* s, int64_t vectors, Range visible, float log2_scale, float* max_, float* sum,
-                         const uint8_t* keep, int64_t keep_column) {
-  const float old_max = *max_;
-  F32 lane_max = set1(old_max);
-  for (int64_t v = 0; v < vectors; ++v) {
-    F32 x = load(s + v * kLanes);
-    if (v * kLanes < visible.begin || (v + 1) * kLanes > visible.end) {
-      const Mask mask =
-          lanes_between(static_cast<int>(visible.begin - v * kLanes), static_cast<int>(visible.end - v * kLanes));
+/// -inf in a row of scores outside columns [visible.begin, visible.end), and the largest of the row and `least`.
+inline float mask_and_max(float* s, int64_t vectors, Range visible, float least) {
+  F32 lane_max = set1(least);
+  for (int64_t v = 0; v < vectors * kLanes; v += kLanes) {
+    F32 x = load(s + v);
+    if (v < visible.begin || v + kLanes > visible.end) {
+      const Mask mask = lanes_between(static_cast<int>(visible.begin - v), static_cast<int>(visible.end - v));
       x = select(mask, x, set1(-__builtin_inff()));
-      store(s + v * kLanes, x);
+      store(s + v, x);
     }
-    // A NaN may get lost here; the exponential below brings it into the sum and the output.
+    // A NaN may get lost here; its exponential brings it into the sum and the output.
     lane_max = max(lane_max, x);
   }
-  const float new_max = reduce_max(lane_max);
-  *max_ = new_max;
-  // All scores so far are -inf: any finite base gives P = 0.
-  const float base = new_max == -__builtin_inff() ? 0.0f : new_max;
-  const F32 factor = set1(log2_scale), base_vector = set1(base);
-  F32 total = zero();
-  for (int64_t v = 0; v < vectors; ++v) {
+  return reduce_max(lane_max);
+}
+
+/// What exp(s - base) refers to; where all scores so far are -inf any finite base gives P = 0.
+inline F32 finite_base(F32 max_) { return select(less(set1(-__builtin_inff()), max_), max_, zero()); }
+
+/// Replaces new maxima (in t.rescale) by the factors for what had been summed before, and the state's by them.
+inline void update_max(const Strip& t, float log2_scale) {
+  for (int64_t r = 0; r < t.rows; r += kLanes) {
+    const int count = static_cast<int>(t.rows - r);
+    const F32 old_max = load_n(t.state.max + r, count), new_max = load_n(t.rescale + r, count);
+    store_n(t.state.max + r, new_max, count);
+    store_n(t.rescale + r, exp2(mul(sub(old_max, finite_base(new_max)), set1(log2_scale))), count);
+  }
+}
+
+/// A row of masked scores to P = exp(s - base), stored as the product reads it; returns the sum of each lane. `keep`
+/// (null, or at the block's first column) drops elements of P but not of the sum.
+template <int kPerUnit>
+inline F32 exponentiate(float* s, int64_t vectors, float max_, float log2_scale, const uint8_t* keep, int64_t column) {
+  const F32 factor = set1(log2_scale), base = finite_base(set1(max_));
+  F32 sum = zero();
+  for (int64_t v = 0; v < vectors * kLanes; v += kLanes) {
     // Subtracting first keeps the rounding error relative to the exponent, not to the scores.
-    F32 p = exp2(mul(sub(load(s + v * kLanes), base_vector), factor));
-    total = add(total, p);
-    if (keep != nullptr) p = select(kept_lanes(keep, keep_column + v * kLanes), p, zero());
+    F32 p = exp2(mul(sub(load(s + v), base), factor));
+    sum = add(sum, p);
+    if (keep != nullptr) p = select(kept_lanes(keep, column + v), p, zero());
     if constexpr (kPerUnit == 1) {
-      store(s + v * kLanes, p);
+      store(s + v, p);
     } else {
-      store_n(reinterpret_cast<Bf16*>(s) + v * kLanes, p, kLanes);
+      store_n(reinterpret_cast<Bf16*>(s) + v, p, kLanes);
     }
   }
-  const F32 rescale = exp2(set1((old_max - base) * log2_scale));
-  store(sum, fma(load(sum), rescale, total));
-  return first(rescale);
+  return sum;
+}
+
+/// Scores of a strip to P, and the state's max and sum to what they are with this block's keys. One kind of work at a
+/// time over all rows: within a row each waits for the one before. Columns are those of the block, from `column` on.
+template <int kPerUnit>
+void softmax_strip(const Strip& t, Range block, const Visibility& see, int64_t column, int64_t vectors,
+                   float log2_scale) {
+  const int64_t origin = block.begin + column;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const Range visible = see.of_row(t.first + r);
+    t.rescale[r] = mask_and_max(t.scores + r * t.lds, vectors,
+                                {visible.begin - origin, smaller(visible.end, block.end) - origin}, t.state.max[r]);
+  }
+  update_max(t, log2_scale);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const uint8_t* keep = t.keep == nullptr ? nullptr : t.keep + r * t.ld_keep;
+    const F32 sum = exponentiate<kPerUnit>(t.scores + r * t.lds, vectors, t.state.max[r], log2_scale, keep, column);
+    float* row_sum = t.state.sum + r * kLanes;
+    store(row_sum, fma(load(row_sum), set1(t.rescale[r]), sum));
+  }
 }
 
 /// O = diag(rescale) O + P V with each row's own keys only: some hidden value is NaN or infinite.
@@ -124,13 +152,7 @@ bool attend(const Strip& t, const KeyBlock<Io>& block, const Visibility& see, fl
                              .rows = t.rows,
                              .vectors = vectors,
                              .depth = head_dim / kPerUnit});
-  const int64_t origin = block.begin + column;
-  for (int64_t r = 0; r < t.rows; ++r) {
-    const Range visible = see.of_row(t.first + r);
-    t.rescale[r] = softmax_row<kPerUnit>(
-        t.scores + r * t.lds, vectors, {visible.begin - origin, smaller(visible.end, block.end) - origin}, log2_scale,
-        t.state.max + r, t.state.sum + r * kLanes, t.keep == nullptr ? nullptr : t.keep + r * t.ld_keep, column);
-  }
+  softmax_strip<kPerUnit>(t, {block.begin, block.end}, see, column, vectors, log2_scale);
   if (!block.v_finite && see.limited) {
     add_visible_values(t, block, see, column, head_dim);
     return true;
