@@ -7,10 +7,11 @@
 #include <c10/util/Exception.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <mutex>
 #include <new>
-#include <string_view>
+#include <string>
 
 namespace strobe::train {
 namespace {
@@ -80,8 +81,11 @@ bool is_out_of_memory(const std::exception& error) {
   if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return true;
   if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return true;
   const auto* from_aten = dynamic_cast<const c10::Error*>(&error);
-  // The CPU's allocator throws the general class.
-  return from_aten != nullptr && from_aten->msg().find("DefaultCPUAllocator: ") != std::string::npos;
+  if (from_aten == nullptr) return false;
+  // The CPU's allocator and CUDA's libraries throw the general class.
+  constexpr const char* kTexts[] = {"DefaultCPUAllocator: ", "out of memory", "ALLOC_FAILED"};
+  return std::any_of(std::begin(kTexts), std::end(kTexts),
+                     [&](const char* text) { return from_aten->msg().find(text) != std::string::npos; });
 }
 
 void release_cached_memory(at::Device device) {

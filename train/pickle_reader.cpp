@@ -7,41 +7,13 @@
 #include <unordered_map>
 
 #include "train/pickle.h"
+#include "train/pickle_nodes.h"
 #include "train/pickle_opcodes.h"
 
 namespace strobe::train {
 namespace {
 
 using namespace pickle;
-
-/// A tree of plain values may not be deeper, nor (a short pickle can name one list many times over) larger.
-constexpr int kMaxDepth = 200;
-constexpr std::size_t kMaxValues = std::size_t{1} << 24;
-
-struct Node;
-using Ref = Node*;
-struct ListNode {
-  std::vector<Ref> items;
-};
-struct TupleNode {
-  std::vector<Ref> items;
-};
-struct DictNode {
-  std::vector<std::pair<Ref, Ref>> items;
-};
-struct GlobalNode {
-  std::string name;
-};
-struct StorageNode {
-  c10::Storage storage;
-  c10::ScalarType dtype;
-  int64_t numel;
-};
-/// Lists and dicts are filled after others may refer to them, so the machine works on references; the tree of values is
-/// made at the end.
-struct Node {
-  std::variant<Value, ListNode, TupleNode, DictNode, GlobalNode, StorageNode> data;
-};
 
 const StorageClass* find_storage_class(std::string_view global) {
   for (const StorageClass& known : kStorageClasses) {
@@ -69,7 +41,7 @@ class Reader {
   Value run() {
     while (true) {
       const auto opcode = static_cast<Opcode>(take<uint8_t>());
-      if (opcode == kStop) return to_value(*pop(), 0);
+      if (opcode == kStop) return to_value(*pop());
       execute(opcode);
     }
   }
@@ -352,42 +324,9 @@ class Reader {
     top_as<DictNode>("dict to set attributes of");
   }
 
-  Value to_value(const Node& node, int depth) {
-    if (depth > kMaxDepth) fail("values are nested too deep");
-    if (++values_ > kMaxValues) fail("too many values");
-    if (const auto* value = std::get_if<Value>(&node.data)) return *value;
-    if (const auto* list = std::get_if<ListNode>(&node.data)) return to_list(list->items, depth);
-    if (const auto* tuple = std::get_if<TupleNode>(&node.data)) return Tuple{to_list(tuple->items, depth)};
-    if (const auto* dict = std::get_if<DictNode>(&node.data)) return to_dict(*dict, depth);
-    fail("a class or a storage has no place among the values");
-  }
-
-  List to_list(const std::vector<Ref>& items, int depth) {
-    List list;
-    for (const Ref item : items) list.push_back(to_value(*item, depth + 1));
-    return list;
-  }
-
-  Dict to_dict(const DictNode& node, int depth) {
-    Dict dict;
-    for (const auto& [key, item] : node.items) {
-      const Value name = to_value(*key, depth + 1);
-      Value value = to_value(*item, depth + 1);
-      if (const auto* number = std::get_if<int64_t>(&name.data)) {
-        dict[*number] = std::move(value);
-      } else if (const auto* text = std::get_if<std::string>(&name.data)) {
-        dict[*text] = std::move(value);
-      } else {
-        fail(std::string("expected an int or a str as a dict's key, found ") + name.type_name());
-      }
-    }
-    return dict;
-  }
-
   std::string_view data_;
   const StorageReader& read_storage_;
   std::size_t position_ = 0;
-  std::size_t values_ = 0;
   std::deque<Node> arena_;
   std::vector<Ref> stack_;
   std::vector<std::size_t> marks_;

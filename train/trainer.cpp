@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 #include "train/checkpoint.h"
@@ -12,6 +13,7 @@
 #include "train/progress.h"
 #include "train/run_state.h"
 #include "train/signals.h"
+#include "train/tensorboard.h"
 #include "train/updater.h"
 
 namespace strobe::train {
@@ -19,6 +21,8 @@ namespace {
 
 constexpr const char* kBestFile = "model.pth";
 constexpr const char* kLastFile = "last.pt";
+constexpr const char* kEventFolder = "tensorboard";
+constexpr int64_t kPlotInterval = 50;  // updates between the points of a curve
 constexpr double kMiB = 1024.0 * 1024.0;
 
 void validate(const TrainerOptions& options) {
@@ -55,6 +59,7 @@ class Run {
       resume();
       if (is_finished()) logger_.info("Nothing is left to train");
     }
+    if (options_.tensorboard) events_.emplace(options_.folder / kEventFolder);
     while (!is_finished() && result_.exit_status == 0) run_epoch();
     if (result_.exit_status == 0 && options_.validate_every == 0) save(kBestFile);
     result_.best_epoch = state_.best_epoch;
@@ -108,6 +113,7 @@ class Run {
     task_.model().train();
     seconds_before_ = state_.totals.seconds;
     start_ = Clock::now();
+    plotted_ = state_.totals;
     while (state_.batch < batches_ && !out_of_updates() && signals_.received() == 0) {
       update();
       if (options_.save_every > 0 && state_.update % options_.save_every == 0) save(kLastFile);
@@ -134,7 +140,28 @@ class Run {
       logger_.warning(fmt::format("Out of memory at batch {} of {} of epoch {}: this update is skipped", state_.batch,
                                   batches_, state_.epoch));
     }
+    if (events_ && state_.update % kPlotInterval == 0) plot_updates();
     if (progress_.due()) show_progress();
+  }
+
+  /// The loss of the updates since the last point.
+  void plot_updates() {
+    read_totals();
+    const EpochTotals& totals = state_.totals;
+    events_->scalar("train/loss", state_.update,
+                    ratio(totals.loss_sum - plotted_.loss_sum, totals.loss_count - plotted_.loss_count));
+    events_->scalar("train/lr", state_.update, learning_rate(options_.schedule, std::max<int64_t>(state_.update, 1)));
+    plotted_ = totals;
+  }
+
+  void plot_epoch(const EpochStats& stats) {
+    events_->scalar("epoch/loss", stats.epoch, stats.loss);
+    events_->scalar("epoch/target_tokens_per_second", stats.epoch, stats.target_tokens_per_second);
+    events_->scalar("epoch/padding", stats.epoch, stats.padding);
+    events_->scalar("epoch/peak_memory_mib", stats.epoch, static_cast<double>(stats.peak_memory) / kMiB);
+    if (!stats.validation) return;
+    events_->scalar("dev/loss", stats.epoch, stats.validation->loss);
+    events_->scalar("dev/score", stats.epoch, stats.validation->score);
   }
 
   void show_progress() {
@@ -184,6 +211,7 @@ class Run {
     if (options_.validate_every > 0 && (stats.epoch % options_.validate_every == 0 || is_last)) {
       stats.validation = run_validation(stats.epoch);
     }
+    if (events_) plot_epoch(stats);
     save(kLastFile);
     if (out_of_patience()) logger_.info("-------- Early Stop! --------");
     result_.epochs.push_back(stats);
@@ -258,6 +286,8 @@ class Run {
   Updater updater_;
   RunState state_;
   TrainResult result_;
+  std::optional<EventFile> events_;
+  EpochTotals plotted_;          // as they were at the last point of the curves
   int64_t batches_ = 0;          // of the present epoch
   double seconds_before_ = 0.0;  // spent on the present epoch before it was resumed
   Clock::time_point start_;

@@ -30,6 +30,7 @@ struct TrainerOptions {
   int64_t validate_every = 1;  // epochs; 0: never (then model.pth is the last state)
   int64_t save_every = 0;      // updates between writes of last.pt, besides that after each epoch; 0: none between
   uint64_t seed = 0;           // of torch's generators, set at the start of a run that is not resumed
+  bool tensorboard = true;     // curves for TensorBoard in folder/tensorboard
   bool deterministic = false;  // ask ATen for deterministic kernels
   OptimizerOptions optimizer;
   ScheduleOptions schedule;

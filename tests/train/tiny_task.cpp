@@ -108,7 +108,10 @@ Value TinyTask::describe() const {
 }
 
 TemporaryFolder::TemporaryFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "strobe-train-XXXXXX").string();
+  // In memory where there is such a place: each checkpoint is synced to the disk.
+  const std::filesystem::path memory = "/dev/shm";
+  const auto parent = std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
+  std::string name = (parent / "strobe-train-XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr) throw Error("temporary folder " + name + ": cannot be made");
   path_ = name;
 }
