@@ -49,8 +49,6 @@ void check_lengths(const AttentionOptions& o, const at::Tensor& q) {
   check_int_vector("query_lengths", o.query_lengths, q);
   check_int_vector("cu_seqlens_q", o.cu_seqlens_q, q);
   check_int_vector("cu_seqlens_k", o.cu_seqlens_k, q);
-  STROBE_CHECK(o.cu_seqlens_q.has_value() == o.cu_seqlens_k.has_value(),
-               o.cu_seqlens_q ? "cu_seqlens_k" : "cu_seqlens_q", "both cu_seqlens or neither, found one");
   if (is_varlen(o)) {
     STROBE_CHECK(!o.key_lengths, "key_lengths", "None beside cu_seqlens, found a tensor");
     STROBE_CHECK(!o.query_lengths, "query_lengths", "None beside cu_seqlens, found a tensor");
@@ -130,6 +128,8 @@ bool is_varlen(const AttentionOptions& options) { return options.cu_seqlens_q ||
 AttnType check_attention(const AttentionOptions& options, const at::Tensor& q, const at::Tensor& k,
                          const at::Tensor& v) {
   const AttnType type = parse_attn_type(options.attn_type);
+  STROBE_CHECK(options.cu_seqlens_q.has_value() == options.cu_seqlens_k.has_value(),
+               options.cu_seqlens_q ? "cu_seqlens_k" : "cu_seqlens_q", "both cu_seqlens or neither, found one");
   check_shapes(q, k, v, is_varlen(options));
   check_dtype(type, q);
   check_lengths(options, q);

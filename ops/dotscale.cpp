@@ -1,6 +1,7 @@
 #include "ops/dotscale.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorIterator.h>
 #include <ATen/ops/_softmax.h>
 #include <ATen/ops/_softmax_backward_data.h>
 #include <ATen/ops/baddbmm.h>
@@ -103,7 +104,8 @@ at::Tensor dropout_factors(const AttentionOptions& options, const AttentionSizes
   };
   const int64_t heads = s.batch * s.num_heads_q;
   if (rng_state.is_cpu()) {
-    at::parallel_for(0, heads, 1, write_heads);
+    const int64_t heads_a_task = at::divup(at::internal::GRAIN_SIZE, std::max<int64_t>(1, s.seqlen_q * s.seqlen_k));
+    at::parallel_for(0, heads, heads_a_task, write_heads);
   } else {
     write_heads(0, heads);
   }

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
 #include "ops/checks.h"
@@ -114,7 +115,7 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
       result = probs.defined() ? dotscale_gradients(options, inputs, grad_out, grad_lse, probs)
                                : flash_gradients(options, inputs, grad_out, grad_lse, out, lse);
     }
-    result = once_differentiable(std::move(result));
+    refuse_double_backward(result, inputs, grads);
     result.resize(kNumArguments);
     return result;
   }
@@ -138,13 +139,16 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     ctx->saved_data[kSavedCall] = c10::IValue::make_capsule(std::move(call));
   }
 
-  /// Differentiating the gradients again raises.
-  static variable_list once_differentiable(variable_list gradients) {
-    if (!at::GradMode::is_enabled()) return gradients;
-    for (at::Tensor& gradient : gradients) gradient = gradient.detach().requires_grad_();
-    const auto error = std::make_shared<torch::autograd::DelayedError>(
-        "strobe::attention: double backward is not offered", static_cast<int64_t>(gradients.size()));
-    return (*error)(std::move(gradients));
+  /// Where the gradients are to be differentiated again, hangs a node that raises between them and what they depend on.
+  static void refuse_double_backward(variable_list& gradients, const Inputs& inputs, const variable_list& upstream) {
+    if (!at::GradMode::is_enabled()) return;
+    variable_list sources = upstream;
+    for (const at::Tensor* t : {&inputs.first, &inputs.second, &inputs.third}) sources.push_back(*t);
+    const std::shared_ptr<torch::autograd::Node> error(
+        new torch::autograd::Error("strobe::attention: double backward is not offered",
+                                   torch::autograd::collect_next_edges(sources)),
+        torch::autograd::deleteNode);
+    for (at::Tensor& gradient : gradients) torch::autograd::set_history(gradient, error);
   }
 };
 
