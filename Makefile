@@ -6,7 +6,7 @@ PRESET := $(if $(filter 1,$(STROBE_CUDA)),cuda,cpu)
 .PHONY: all setup demo test asan format clean help
 
 all: setup  ## build the program: build/strobe
-	scripts/build.sh $(PRESET)
+	scripts/build.sh $(PRESET) strobe strobe_ops
 
 setup:  ## install what is missing: system packages, libtorch into .venv
 	scripts/setup.sh $(PRESET)
