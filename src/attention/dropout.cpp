@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstring>
 #include <limits>
 
 #ifdef STROBE_CUDA
@@ -39,44 +41,69 @@ void check(const DropoutMaskParams& p) {
   if (p.mask == nullptr && elements > 0) fail("mask", "a pointer", "null");
 }
 
-/// The eight 16-bit words of one counter as factors, word by word.
-std::array<float, 8> factors(const std::array<uint32_t, 4>& random, uint32_t threshold, float scale) {
-  std::array<float, 8> result;
-  for (int word = 0; word < 8; ++word) {
-    result[word] = ((random[word / 2] >> (16 * (word % 2))) & 0xFFFFu) < threshold ? scale : 0.0f;
+/// What the counters of a call have in common.
+struct Draw {
+  std::array<uint32_t, 2> key;
+  uint32_t offset;
+  int32_t threshold;
+  uint32_t scale_bits;
+};
+
+Draw draw_of(const DropoutMaskParams& p) {
+  const uint64_t seed = p.rng_state[0], offset = p.rng_state[1];
+  const uint32_t threshold = dropout_threshold(p.dropout_p);
+  return {{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32) ^ static_cast<uint32_t>(offset >> 32)},
+          static_cast<uint32_t>(offset),
+          static_cast<int32_t>(threshold),
+          std::bit_cast<uint32_t>(dropout_scale(threshold))};
+}
+
+/// The 8 words at a shift as factors. Arithmetic instead of a choice, so that the compiler makes vectors of it.
+template <int kShift>
+void write_factors(const uint32_t* random, const Draw& draw, uint32_t* to) {
+  for (int residue = 0; residue < kStep; ++residue) {
+    const auto word = static_cast<int32_t>((random[residue] >> kShift) & 0xFFFFu);
+    to[residue] = static_cast<uint32_t>((word - draw.threshold) >> 31) & draw.scale_bits;  // all ones where it is below
+  }
+}
+
+/// The factors (their bits) of rows i and i + 8 of a block of 16 rows and 32 columns, from the counters of its 8 column
+/// residues.
+using RowPair = std::array<std::array<uint32_t, kColumns>, 2>;
+
+RowPair row_pair(const Draw& draw, uint32_t row_counter, uint32_t column_counter, uint32_t head_index) {
+  uint32_t random[4][kStep];
+  for (uint32_t residue = 0; residue < kStep; ++residue) {
+    const auto outputs = philox4x32_7({row_counter, column_counter + residue, head_index, draw.offset}, draw.key);
+    for (int output = 0; output < 4; ++output) random[output][residue] = outputs[output];
+  }
+  RowPair result;
+  for (int output = 0; output < 4; ++output) {
+    uint32_t* to = result[output / 2].data() + 2 * kStep * (output % 2);
+    write_factors<0>(random[output], draw, to);
+    write_factors<16>(random[output], draw, to + kStep);
   }
   return result;
 }
 
-/// The block of 16 rows from i0 and 32 columns from j0, clipped to the matrix.
-void write_block(const DropoutMaskParams& p, uint64_t head_index, int64_t i0, int64_t j0, float* head_mask) {
-  const auto lo = [](uint64_t x) { return static_cast<uint32_t>(x); };
-  const auto hi = [](uint64_t x) { return static_cast<uint32_t>(x >> 32); };
-  const uint64_t seed = p.rng_state[0], offset = p.rng_state[1];
-  const uint32_t threshold = dropout_threshold(p.dropout_p);
-  const float scale = dropout_scale(threshold);
-  for (int64_t i = 0; i < std::min(kStep, p.seqlen_q - i0); ++i) {
-    for (int64_t j = 0; j < std::min(kStep, p.seqlen_k - j0); ++j) {
-      const auto random =
-          philox4x32_7({lo(kStep * (i0 / kRows) + i), lo(kStep * (j0 / kColumns) + j), lo(head_index), lo(offset)},
-                       {lo(seed), hi(seed) ^ hi(offset)});
-      const auto factor = factors(random, threshold, scale);
-      for (int64_t word = 0; word < 8; ++word) {
-        const int64_t row = i0 + i + kStep * (word / 4), column = j0 + j + kStep * (word % 4);
-        if (row < p.seqlen_q && column < p.seqlen_k) head_mask[row * p.seqlen_k + column] = factor[word];
+void write_head(const DropoutMaskParams& p, const Draw& draw, uint32_t head_index, float* mask) {
+  for (int64_t i0 = 0; i0 < p.seqlen_q; i0 += kRows) {
+    for (int64_t i = i0; i < std::min(i0 + kStep, p.seqlen_q); ++i) {
+      for (int64_t j = 0; j < p.seqlen_k; j += kColumns) {
+        const RowPair rows =
+            row_pair(draw, static_cast<uint32_t>(i0 / 2 + i % kStep), static_cast<uint32_t>(j / 4), head_index);
+        const auto bytes = static_cast<std::size_t>(4 * std::min(kColumns, p.seqlen_k - j));
+        std::memcpy(mask + i * p.seqlen_k + j, rows[0].data(), bytes);
+        if (i + kStep < p.seqlen_q) std::memcpy(mask + (i + kStep) * p.seqlen_k + j, rows[1].data(), bytes);
       }
     }
   }
 }
 
 void dropout_mask_cpu(const DropoutMaskParams& p) {
+  const Draw draw = draw_of(p);
   for (int64_t head = 0; head < p.num_heads; ++head) {
-    float* head_mask = p.mask + head * p.seqlen_q * p.seqlen_k;
-    for (int64_t i0 = 0; i0 < p.seqlen_q; i0 += kRows) {
-      for (int64_t j0 = 0; j0 < p.seqlen_k; j0 += kColumns) {
-        write_block(p, static_cast<uint64_t>(p.head_begin + head), i0, j0, head_mask);
-      }
-    }
+    write_head(p, draw, static_cast<uint32_t>(p.head_begin + head), p.mask + head * p.seqlen_q * p.seqlen_k);
   }
 }
 
