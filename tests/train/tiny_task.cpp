@@ -18,20 +18,22 @@ namespace {
 
 constexpr int64_t kInputs = 6, kHidden = 8, kOutputs = 3;
 
-at::Tensor random(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype) {
-  return at::randn(sizes, at::detail::createCPUGenerator(seed), at::dtype(at::kDouble)).to(dtype);
+at::Tensor random(at::IntArrayRef sizes, uint64_t seed, at::TensorOptions kind) {
+  return at::randn(sizes, at::detail::createCPUGenerator(seed), at::dtype(at::kDouble)).to(kind);
 }
 
+at::TensorOptions kind(const TinyTask::Options& options) { return at::device(options.device).dtype(options.dtype); }
+
 struct TinyModule : torch::nn::Module {
-  explicit TinyModule(at::ScalarType dtype) {
+  explicit TinyModule(at::TensorOptions kind) {
     const auto add = [&](const char* name, at::IntArrayRef sizes, uint64_t seed) {
-      return register_parameter(name, random(sizes, seed, dtype).mul_(0.3));
+      return register_parameter(name, random(sizes, seed, kind).mul_(0.3));
     };
     hidden_weight = add("hidden_weight", {kHidden, kInputs}, 11);
     hidden_bias = add("hidden_bias", {kHidden}, 12);
     output_weight = add("output_weight", {kOutputs, kHidden}, 13);
     output_bias = add("output_bias", {kOutputs}, 14);
-    register_buffer("offset", random({kOutputs}, 15, dtype));
+    register_buffer("offset", random({kOutputs}, 15, kind));
   }
   at::Tensor hidden_weight, hidden_bias, output_weight, output_bias;
 };
@@ -41,16 +43,16 @@ struct Example {
 };
 
 /// Batch `id` has 3 to 5 items.
-Example example(int64_t id, at::ScalarType dtype) {
+Example example(int64_t id, at::TensorOptions kind) {
   const int64_t items = 3 + id % 3;
-  const at::Tensor inputs = random({items, kInputs}, 100 + static_cast<uint64_t>(id), dtype);
+  const at::Tensor inputs = random({items, kInputs}, 100 + static_cast<uint64_t>(id), kind);
   return {inputs, inputs.narrow(1, 0, kOutputs).sin()};
 }
 
 }  // namespace
 
 TinyTask::TinyTask() : TinyTask(Options{}) {}
-TinyTask::TinyTask(const Options& options) : options_(options), model_(std::make_shared<TinyModule>(options.dtype)) {
+TinyTask::TinyTask(const Options& options) : options_(options), model_(std::make_shared<TinyModule>(kind(options))) {
   at::set_num_threads(1);  // threads would only wait for each other
 }
 
@@ -74,7 +76,7 @@ BatchLoss TinyTask::forward(int64_t index) {
   was_training = model_->is_training();
   std::vector<at::Tensor> inputs, targets;
   for (int64_t i = index * options_.merge; i < (index + 1) * options_.merge; ++i) {
-    const Example part = example(order_.at(static_cast<std::size_t>(i)), options_.dtype);
+    const Example part = example(order_.at(static_cast<std::size_t>(i)), kind(options_));
     inputs.push_back(part.inputs);
     targets.push_back(part.targets);
   }
@@ -91,7 +93,7 @@ BatchLoss TinyTask::forward(int64_t index) {
 
 Validation TinyTask::validate() {
   validated_training = model_->is_training();
-  const Example all = example(1000, options_.dtype);
+  const Example all = example(1000, kind(options_));
   Validation found;
   found.loss = (run(all.inputs) - all.targets).square().mean().item<double>();
   found.score = validations_ < scores.size() ? scores[validations_] : -found.loss;

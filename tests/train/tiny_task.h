@@ -21,6 +21,7 @@ class TinyTask : public Task {
     int64_t merge = 1;  // as many of the batches in one
     double dropout = 0.0;
     at::ScalarType dtype = at::kFloat;
+    at::Device device = at::kCPU;
   };
   TinyTask();
   explicit TinyTask(const Options& options);
