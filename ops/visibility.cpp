@@ -53,6 +53,7 @@ Visibility visibility(const AttentionOptions& options, const AttentionSizes& siz
   if (options.window_left >= 0) hide(hidden, j.lt(bottom_right().sub(std::min(options.window_left, unlimited))));
 
   Visibility result;
+  result.differs_by_row = options.causal || options.window_left >= 0 || options.window_right >= 0;
   if (some_hidden_from_all) {
     const at::Tensor rows = hidden.all(/*dim=*/-1, /*keepdim=*/true), keys = hidden.all(/*dim=*/-2);
     result.hidden_rows = rows.squeeze(-1).squeeze(1);

@@ -10,9 +10,10 @@ namespace strobe::ops {
 
 /// Undefined tensors hide nothing. Every extent may be 1 and then broadcasts.
 struct Visibility {
-  at::Tensor hidden;       // [B, 1, Nq, Nk]: scores that take no part, except in hidden rows
-  at::Tensor hidden_rows;  // [B, Nq]: rows that see no key or lie beyond their length
-  at::Tensor hidden_keys;  // [B, Nk]: keys that no row sees
+  at::Tensor hidden;            // [B, 1, Nq, Nk]: scores that take no part, except in hidden rows
+  at::Tensor hidden_rows;       // [B, Nq]: rows that see no key or lie beyond their length
+  at::Tensor hidden_keys;       // [B, Nk]: keys that no row sees
+  bool differs_by_row = false;  // some row may see a key that another, which is not hidden, does not
 };
 
 /// lengths_q and lengths_k are [B] in varlen, where each sequence has its own diagonal, and undefined in the dense

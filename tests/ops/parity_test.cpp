@@ -160,6 +160,39 @@ TEST_P(EachType, VisibleNanReachesEverything) {
   }
 }
 
+TEST_P(EachType, NanInTheFutureStaysThere) {
+  AttentionOptions options = options_of(GetParam());
+  options.causal = true;
+  constexpr int64_t kRows = 50, kBad = 20;
+  const Problem clean = Problem::dense(1, kRows, kRows, 2, 1, 32).cast(at::kFloat);
+  const auto poisoned = [](const at::Tensor& t) {
+    const at::Tensor copy = t.clone();
+    copy.select(1, kBad).fill_(std::numeric_limits<double>::quiet_NaN());
+    return copy;
+  };
+  const auto has_nan = [](const at::Tensor& t) { return t.isnan().any().item<bool>(); };
+  const auto before = [](const at::Tensor& t) { return t.narrow(1, 0, kBad); };
+  const auto after = [](const at::Tensor& t) { return t.narrow(1, kBad + 1, kRows - kBad - 1); };
+
+  Problem p = clean;  // a key and its value: rows before them do not notice
+  p.k = poisoned(clean.k);
+  p.v = poisoned(clean.v);
+  Results found = run(p, options);
+  EXPECT_FALSE(has_nan(before(found.out)));
+  EXPECT_FALSE(has_nan(before(found.grad_q)));
+  EXPECT_TRUE(after(found.out).isnan().all().item<bool>());
+
+  p = clean;  // a query and its gradient: keys after them do not notice
+  p.q = poisoned(clean.q);
+  p.grad_out = poisoned(clean.grad_out);
+  found = run(p, options);
+  for (const at::Tensor& t : {found.grad_k, found.grad_v}) {
+    EXPECT_FALSE(has_nan(after(t)));
+    EXPECT_TRUE(before(t).isnan().all().item<bool>());
+  }
+  EXPECT_FALSE(has_nan(after(found.out)));
+}
+
 TEST_P(EachType, LseIsEmptyUnlessAskedFor) {
   const Problem p = Problem::dense(2, 5, 6, 2, 1, 32).cast(at::kFloat);
   AttentionOptions options = options_of(GetParam());

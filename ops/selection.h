@@ -1,0 +1,28 @@
+// Products with probabilities where NaN or infinity may stand in what some rows see and others do not (the future under
+// a causal mask): 0 times NaN is NaN, so a hidden pair must be left out, not multiplied by its probability of 0.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/visibility.h"
+
+namespace strobe::ops {
+
+class Selection {
+ public:
+  /// Does anything only where some row sees what another does not and one of `tensors` is not finite. Only the CPU
+  /// looks: elsewhere the question would synchronise, and there NaN in a key reaches every row of its head.
+  Selection(const Visibility& visible, const AttentionSizes& sizes, at::TensorList tensors);
+
+  /// x [B, Hq, Nq, Nk] becomes 0 where hidden.
+  void clear_hidden(at::Tensor& x) const;
+
+  /// a x and a^T x for a folded like the scores, [B * Hk, G * Nq, Nk], over the visible pairs.
+  at::Tensor product(const at::Tensor& a, const at::Tensor& x) const;
+  at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& x) const;
+
+ private:
+  at::Tensor hidden_;  // [B, Hq, Nq, Nk], or undefined where plain products do
+};
+
+}  // namespace strobe::ops
