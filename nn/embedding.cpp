@@ -2,7 +2,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
@@ -12,6 +11,7 @@
 #include <cmath>
 #include <string>
 
+#include "nn/dropout.h"
 #include "nn/init.h"
 #include "strobe/types.h"
 
@@ -51,7 +51,7 @@ at::Tensor TokenEmbeddingImpl::embed(const at::Tensor& ids, int64_t first_positi
   // No copy once the table is where the weights are.
   positions_ = positions_.to(tokens_->weight.device(), tokens_->weight.scalar_type());
   const at::Tensor embedded = at::add(positions_.narrow(0, first_position, length), tokens_->forward(ids), scale_);
-  return at::dropout(embedded, dropout_, is_training());
+  return nn::dropout(embedded, dropout_, is_training());
 }
 
 at::Tensor TokenEmbeddingImpl::forward(const at::Tensor& ids) { return embed(ids, 0, ids.size(1)); }

@@ -1,8 +1,6 @@
 #include "nn/layers.h"
 
-#include <ATen/ops/dropout.h>
-#include <ATen/ops/relu.h>
-
+#include "nn/dropout.h"
 #include "nn/init.h"
 
 namespace strobe::nn {
@@ -19,8 +17,7 @@ FeedForwardImpl::FeedForwardImpl(const LayerConfig& config)
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
-  at::Tensor hidden = hidden_->forward(x).relu_();
-  return out_->forward(at::dropout(hidden, dropout_, is_training()));
+  return out_->forward(relu_dropout(hidden_->forward(x), dropout_, is_training()));
 }
 
 EncoderLayerImpl::EncoderLayerImpl(const LayerConfig& config)
@@ -35,10 +32,14 @@ EncoderLayerImpl::EncoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
+at::Tensor EncoderLayerImpl::residual(const at::Tensor& x, const at::Tensor& sublayer) {
+  return add_dropout(x, sublayer, dropout_, is_training());
+}
+
 at::Tensor EncoderLayerImpl::forward(const at::Tensor& x, const at::Tensor& lengths) {
-  const auto residual = [this](const at::Tensor& y) { return at::dropout(y, dropout_, is_training()); };
-  const at::Tensor attended = x + residual(self_attention_->forward(self_attention_norm_->forward(x), lengths, false));
-  return attended + residual(feed_forward_->forward(feed_forward_norm_->forward(attended)));
+  const at::Tensor y =
+      residual(x, self_attention_->forward(self_attention_norm_->forward(x), lengths, /*causal=*/false));
+  return residual(y, feed_forward_->forward(feed_forward_norm_->forward(y)));
 }
 
 DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
@@ -57,13 +58,16 @@ DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
+at::Tensor DecoderLayerImpl::residual(const at::Tensor& x, const at::Tensor& sublayer) {
+  return add_dropout(x, sublayer, dropout_, is_training());
+}
+
 at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const at::Tensor& lengths, const at::Tensor& memory,
                                      const at::Tensor& memory_lengths) {
-  const auto residual = [this](const at::Tensor& y) { return at::dropout(y, dropout_, is_training()); };
-  at::Tensor y = x + residual(self_attention_->forward(self_attention_norm_->forward(x), lengths, true));
-  y = y + residual(cross_attention_->forward(cross_attention_norm_->forward(y), lengths,
-                                             cross_attention_->keys_values(memory), memory_lengths));
-  return y + residual(feed_forward_->forward(feed_forward_norm_->forward(y)));
+  at::Tensor y = residual(x, self_attention_->forward(self_attention_norm_->forward(x), lengths, /*causal=*/true));
+  y = residual(y, cross_attention_->forward(cross_attention_norm_->forward(y), lengths,
+                                            cross_attention_->keys_values(memory), memory_lengths));
+  return residual(y, feed_forward_->forward(feed_forward_norm_->forward(y)));
 }
 
 at::Tensor DecoderLayerImpl::memory_keys_values(const at::Tensor& memory) {
@@ -72,12 +76,12 @@ at::Tensor DecoderLayerImpl::memory_keys_values(const at::Tensor& memory) {
 
 at::Tensor DecoderLayerImpl::step(const at::Tensor& x, KeyValueCache& cache, const at::Tensor& memory_keys_values,
                                   const at::Tensor& memory_lengths) {
-  at::Tensor y = x + self_attention_->step(self_attention_norm_->forward(x), cache);
+  at::Tensor y = residual(x, self_attention_->step(self_attention_norm_->forward(x), cache));
   // A sentence's hypotheses share its memory, so they are the query rows of one attention.
   const int64_t sentences = memory_keys_values.size(0);
   const at::Tensor queries = cross_attention_norm_->forward(y).view({sentences, -1, y.size(1)});
-  y = y + cross_attention_->forward(queries, at::Tensor(), memory_keys_values, memory_lengths).flatten(0, 1);
-  return y + feed_forward_->forward(feed_forward_norm_->forward(y));
+  y = residual(y, cross_attention_->forward(queries, at::Tensor(), memory_keys_values, memory_lengths).flatten(0, 1));
+  return residual(y, feed_forward_->forward(feed_forward_norm_->forward(y)));
 }
 
 }  // namespace strobe::nn

@@ -49,6 +49,8 @@ class EncoderLayerImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& lengths);
 
  private:
+  at::Tensor residual(const at::Tensor& x, const at::Tensor& sublayer);
+
   torch::nn::LayerNorm self_attention_norm_, feed_forward_norm_;
   SelfAttention self_attention_;
   FeedForward feed_forward_;
@@ -72,6 +74,8 @@ class DecoderLayerImpl : public torch::nn::Module {
                   const at::Tensor& memory_lengths);
 
  private:
+  at::Tensor residual(const at::Tensor& x, const at::Tensor& sublayer);
+
   torch::nn::LayerNorm self_attention_norm_, cross_attention_norm_, feed_forward_norm_;
   SelfAttention self_attention_;
   CrossAttention cross_attention_;

@@ -44,8 +44,8 @@ TEST(TokenEmbedding, ScalesAndAddsPositions) {
     if (position < 300) {
       EXPECT_TRUE(at::equal(step, found.select(1, position)));
     } else {
-      EXPECT_TRUE(at::equal(step, at::add(sinusoidal_positions(position + 1, 16)[position],
-                                          weight.index({ids.select(1, 299)}), 4.0)));
+      EXPECT_TRUE(at::equal(
+          step, at::add(sinusoidal_positions(position + 1, 16)[position], weight.index({ids.select(1, 299)}), 4.0)));
     }
   }
 }
