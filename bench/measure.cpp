@@ -13,7 +13,7 @@
 namespace strobe::bench {
 namespace {
 
-constexpr int kWarmups = 3;             // beside the one that measures memory
+constexpr int kWarmups = 3;             // the first measures memory
 constexpr double kWarmupSeconds = 0.5;  // no further warm-up after that
 
 using Status = ContenderResult::Status;
@@ -46,12 +46,13 @@ void measure_memory(const Contender& contender, ContenderResult& result, at::Dev
   }
 }
 
-void warm_up(const Contender& contender, at::Device device) {
+void warm_up(const Contender& contender, ContenderResult& result, at::Device device) {
   const auto begin = std::chrono::steady_clock::now();
-  for (int i = 0; i < kWarmups; ++i) {
+  measure_memory(contender, result, device);
+  for (int i = 1; i < kWarmups; ++i) {
+    if (std::chrono::steady_clock::now() - begin > std::chrono::duration<double>(kWarmupSeconds)) return;
     for (const Contender::Phase& phase : contender.phases) phase.run();
     train::synchronize(device);
-    if (std::chrono::steady_clock::now() - begin > std::chrono::duration<double>(kWarmupSeconds)) return;
   }
 }
 
@@ -82,10 +83,7 @@ std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, c
   std::vector<ContenderResult> results(contenders.size());
   for (std::size_t i = 0; i < contenders.size(); ++i) {
     results[i].name = contenders[i].name;
-    guarded(results[i], device, [&] {
-      measure_memory(contenders[i], results[i], device);
-      warm_up(contenders[i], device);
-    });
+    guarded(results[i], device, [&] { warm_up(contenders[i], results[i], device); });
   }
   Stopwatch stopwatch(device);
   for (bool more = true; more;) {
