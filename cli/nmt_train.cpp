@@ -1,5 +1,6 @@
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/commands.h"
@@ -35,6 +36,7 @@ struct Arguments {
   std::string schedule = "noam";
   std::string bleu_tokenize = "auto";
   int64_t layers = 6;
+  std::optional<int64_t> warmup;
   int64_t valid_beam = 1;
 };
 
@@ -92,9 +94,10 @@ void add_optimization(CLI::App& command, Arguments& a) {
   real("--lr", trainer.schedule.lr, "the highest learning rate; not used by noam");
   real("--lr-factor", trainer.schedule.factor, "of noam");
   real("--min-lr", trainer.schedule.min_lr, "where cosine ends");
-  command.add_option("--warmup", trainer.schedule.warmup, "updates of rising learning rate")
+  command
+      .add_option("--warmup", a.warmup,
+                  "updates of rising learning rate; 10000 for noam and inverse-sqrt, else none, unless given")
       ->check(CLI::NonNegativeNumber)
-      ->capture_default_str()
       ->group("Optimisation");
   real("--weight-decay", trainer.optimizer.weight_decay, "of matrices");
   real("--label-smoothing", a.experiment.task.label_smoothing, "share of the target spread over the vocabulary");
@@ -135,6 +138,8 @@ void run(const Arguments& arguments) {
   options.trainer.precision = arguments.run.precision_on(options.trainer.device);
   options.trainer.optimizer.kind = kOptimizers.at(arguments.optimizer);
   options.trainer.schedule.kind = kSchedules.at(arguments.schedule);
+  const bool decays_by_warmup = arguments.schedule == "noam" || arguments.schedule == "inverse-sqrt";
+  options.trainer.schedule.warmup = arguments.warmup.value_or(decays_by_warmup ? 10000 : 0);
   options.task.validation.search = options.test.search;
   options.task.validation.search.beam = arguments.valid_beam;
   if (arguments.bleu_tokenize != "auto") options.bleu_tokenizer = nmt::bleu_tokenizer(arguments.bleu_tokenize);

@@ -31,15 +31,12 @@ void log_skipped(train::Logger& logger, const char* part, const Dataset& data) {
 }
 
 /// All parts, the test set too, so that what is missing is known before hours of training.
-Data load_data(const ExperimentOptions& options, train::Logger& logger) {
+Data load_data(const ExperimentOptions& options) {
   Data data;
   data.vocabularies = load_vocabularies(options.data);
   data.train = load_dataset(options.data, Part::kTrain, data.vocabularies, options.max_train_length);
   data.dev = load_dataset(options.data, Part::kDev, data.vocabularies);
   data.test = load_dataset(options.data, Part::kTest, data.vocabularies);
-  log_skipped(logger, "train", data.train);
-  log_skipped(logger, "dev", data.dev);
-  log_skipped(logger, "test", data.test);
   return data;
 }
 
@@ -113,9 +110,12 @@ int run_experiment(ExperimentOptions options) {
   options.task.validation.precision = options.test.precision = options.trainer.precision;
   options.trainer.schedule.d_model = options.model.d_model;
 
+  Data data = load_data(options);  // before the log of an earlier run is overwritten
   train::Logger logger(options.trainer.folder / "train.log",
                        options.trainer.resume.empty() ? train::Logger::Mode::kTruncate : train::Logger::Mode::kAppend);
-  Data data = load_data(options, logger);
+  log_skipped(logger, "train", data.train);
+  log_skipped(logger, "dev", data.dev);
+  log_skipped(logger, "test", data.test);
   logger.info("-------- Dataset Build! --------");
   options.model.source_vocabulary = data.vocabularies.source.size();
   options.model.target_vocabulary = data.vocabularies.target.size();
