@@ -1,0 +1,87 @@
+// dotscale on a GPU against the CPU; the flash types say why they cannot run there.
+#include <ATen/Context.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/utils.h>
+
+#include "tests/ops/problem.h"
+
+namespace strobe::ops {
+namespace {
+
+const at::Device kGpu(at::kCUDA, 0);
+
+Problem moved(const Problem& p, at::Device device) {
+  return {p.q.to(device), p.k.to(device), p.v.to(device), p.grad_out.to(device), p.grad_lse.to(device)};
+}
+
+AttentionOptions moved(AttentionOptions options, at::Device device) {
+  for (auto* tensor : {&options.key_lengths, &options.query_lengths, &options.cu_seqlens_q, &options.cu_seqlens_k,
+                       &options.rng_state}) {
+    if (*tensor) *tensor = (*tensor)->to(device);
+  }
+  return options;
+}
+
+Results moved(const Results& r, at::Device device) {
+  return {r.out.to(device), r.lse.to(device), r.grad_q.to(device), r.grad_k.to(device), r.grad_v.to(device)};
+}
+
+class DotscaleOnGpu : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  void SetUp() override {
+    if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
+    torch::manual_seed(3);
+  }
+
+  /// The GPU's errors against the CPU's in double are those of the same formula on the CPU, within the bounds.
+  void expect_parity(const Problem& p, AttentionOptions options) const {
+    options.attn_type = "dotscale";
+    options.return_lse = true;
+    const Results exact = run(p, options), plain = run(p.cast(GetParam()), options);
+    const Results found = run(moved(p.cast(GetParam()), kGpu), moved(options, kGpu));
+    expect_bounded(moved(found, at::kCPU), plain, exact);
+  }
+};
+
+TEST_P(DotscaleOnGpu, MasksAndLengths) {
+  const Problem p = Problem::dense(3, 19, 29, 4, 2, 32);
+  AttentionOptions options;
+  options.causal = true;
+  options.window_left = 11;
+  options.key_lengths = int_tensor({29, 7, 0});
+  options.query_lengths = int_tensor({19, 5, 3});
+  expect_parity(p, options);
+}
+
+TEST_P(DotscaleOnGpu, VarlenWithDropout) {
+  const Problem p = Problem::varlen(40, 50, 2, 2, 64);
+  AttentionOptions options;
+  options.cu_seqlens_q = int_tensor({0, 12, 12, 38});
+  options.cu_seqlens_k = int_tensor({0, 20, 24, 50});
+  options.max_seqlen_q = 26;
+  options.max_seqlen_k = 26;
+  options.dropout_p = 0.2;
+  options.rng_state = rng_state(0x123456789abcdef, 0x100000007);
+  expect_parity(p, options);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, DotscaleOnGpu, testing::Values(at::kFloat, at::kBFloat16));
+
+TEST(FlashOnGpu, SaysWhyNot) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  const Problem p = moved(Problem::dense(1, 8, 8, 1, 1, 64).cast(at::kBFloat16), kGpu);
+  for (const char* type : {"flash_attn", "imp_flash_attn"}) {
+    AttentionOptions options;
+    options.attn_type = type;
+    try {
+      attention(p.q, p.k, p.v, options);
+      ADD_FAILURE() << type << " ran";
+    } catch (const c10::Error& error) {
+      EXPECT_THAT(error.what_without_backtrace(), testing::HasSubstr("no CUDA kernels of " + std::string(type)));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strobe::ops
