@@ -93,7 +93,7 @@ struct PackedQueries {
   }
 
   /// The rows that were packed at `at`.
-  GradQueries<Io> block(const GradTensors<Io>& from, int64_t head, int64_t first, int64_t rows, int64_t at, bool finite,
+  GradQueries<Io> block(const GradTensors<Io>& from, int64_t head, int64_t first, int64_t rows, int64_t at,
                         float* grad_q) const {
     return {first,
             rows,
@@ -103,15 +103,9 @@ struct PackedQueries {
             grad_out_rows + at / kPerUnitOf<Io> * ld,
             from.q(head).from(first),
             from.grad_out(head).from(first),
-            finite,
             from.p.softmax_lse + lse_offset(from.p, from.s, head) + first,
             delta + at,
             grad_q};
-  }
-
-  static bool finite(const GradTensors<Io>& from, int64_t head, int64_t first, int64_t rows) {
-    return rows_are_finite(from.q(head).from(first), rows, from.p.head_dim) &&
-           rows_are_finite(from.grad_out(head).from(first), rows, from.p.head_dim);
   }
 };
 
@@ -227,7 +221,6 @@ class ImpFlashAttnBwd {
     Arena arena(scratch);
     const int64_t chunk = smaller(key_chunk(p.seqlen_k), round_up(p.seqlen_k, kBwdKeyBlock));
     queries_ = PackedQueries<Io>::take(arena, p.seqlen_q, ld_);
-    finite_ = static_cast<bool*>(arena.bytes((p.seqlen_q + kBwdQueryBlock - 1) / kBwdQueryBlock));
     keys_ = PackedKeys<Io>::take(arena, p.head_dim, ld_);
     grad_k_ = arena.floats(chunk * ld_);
     grad_v_ = arena.floats(chunk * ld_);
@@ -311,16 +304,12 @@ class ImpFlashAttnBwd {
     const Visibility see(p_, s);
     set_zero(grad_q, s.end_q * ld_);
     queries_.pack(tensors, head, 0, s.end_q, 0);
-    for (int64_t i = 0; i < s.end_q; i += kBwdQueryBlock) {
-      const int64_t rows = smaller(kBwdQueryBlock, s.end_q - i);
-      finite_[i / kBwdQueryBlock] = !see.limited || PackedQueries<Io>::finite(tensors, head, i, rows);
-    }
+    const int64_t step = query_block(see);
     for (int64_t begin = chunk.begin; begin < chunk.end; begin += kBwdKeyBlock) {
       const int64_t end = smaller(begin + kBwdKeyBlock, chunk.end), at = (begin - chunk.begin) * ld_;
       const GradKeys<Io> keys = keys_.pack(tensors, head_k, begin, end, see.limited, grad_k_ + at, grad_v_ + at);
-      for (int64_t i = 0; i < s.end_q; i += kBwdQueryBlock) {
-        const auto queries = queries_.block(tensors, head, i, smaller(kBwdQueryBlock, s.end_q - i), i,
-                                            finite_[i / kBwdQueryBlock], grad_q + i * ld_);
+      for (int64_t i = 0; i < s.end_q; i += step) {
+        const auto queries = queries_.block(tensors, head, i, smaller(step, s.end_q - i), i, grad_q + i * ld_);
         add_gradients(queries, keys, tile_, see, p_.softmax_scale, drop, p_.head_dim, ld_);
       }
     }
@@ -352,7 +341,6 @@ class ImpFlashAttnBwd {
   PackedKeys<Io> keys_;
   GradScratch tile_;
   float *partial_, *grad_q_, *total_, *grad_k_, *grad_v_;
-  bool* finite_;
 };
 
 }  // namespace strobe::cpu::STROBE_ISA

@@ -131,24 +131,25 @@ class ImpFlashAttnFwd {
         p_.q_row_stride};
     pack_rows(q.from(first), rows, p_.head_dim, q_, e_.ld_head);
     state_.clear(rows);
-    bool started[kFwdQueryBlock / kFwdStripRows] = {};
+    const int64_t step = strip_rows(see);
+    bool started[kFwdQueryBlock / kFwdLimitedStripRows] = {};
     const Range keys = see.of_rows(first, last);
     for (int64_t block = keys.begin / kFwdKeyBlock; block * kFwdKeyBlock < keys.end; ++block) {
       const KeyBlock<Io>& k = key_block(s, head / (p_.num_heads_q / p_.num_heads_k), block, see.limited);
       if (drop.on) keep_bits(drop, first, rows, k.begin, k.end - k.begin, keep_, ld_keep_);
-      for (int64_t r = 0; r < rows; r += kFwdStripRows) {
+      for (int64_t r = 0; r < rows; r += step) {
         const Strip strip{first + r,
-                          smaller(kFwdStripRows, rows - r),
+                          smaller(step, rows - r),
                           q_ + r * e_.ld_head,
                           e_.ld_head,
                           state_.from(r),
-                          started[r / kFwdStripRows],
+                          started[r / step],
                           scores_,
                           lds_,
                           rescale_,
                           drop.on ? keep_ + r * ld_keep_ : nullptr,
                           ld_keep_};
-        started[r / kFwdStripRows] |= attend(strip, k, see, p_.softmax_scale * kLog2E, p_.head_dim);
+        started[r / step] |= attend(strip, k, see, p_.softmax_scale * kLog2E, p_.head_dim);
       }
     }
     write_output<Io>(p_, s, head, first, rows, state_, see, drop.scale, false, rescale_);

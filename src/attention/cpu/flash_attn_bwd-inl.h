@@ -61,14 +61,13 @@ class FlashAttnBwd {
  private:
   void add_rows(const GradTensors<Io>& tensors, int64_t head, const GradKeys<Io>& keys, const Visibility& see,
                 const Dropout& drop, float* grad_q) {
-    const int64_t end_q = tensors.s.end_q;
-    for (int64_t i = 0; i < end_q; i += kBwdQueryBlock) {
-      const int64_t rows = smaller(kBwdQueryBlock, end_q - i);
+    const int64_t end_q = tensors.s.end_q, step = query_block(see);
+    for (int64_t i = 0; i < end_q; i += step) {
+      const int64_t rows = smaller(step, end_q - i);
       if (intersect(see.of_rows(i, i + rows), {keys.begin, keys.end}).empty()) continue;
       queries_.pack(tensors, head, i, rows, 0);
-      const bool finite = !see.limited || PackedQueries<Io>::finite(tensors, head, i, rows);
-      add_gradients(queries_.block(tensors, head, i, rows, 0, finite, grad_q + i * ld_), keys, tile_, see,
-                    p_.softmax_scale, drop, p_.head_dim, ld_);
+      add_gradients(queries_.block(tensors, head, i, rows, 0, grad_q + i * ld_), keys, tile_, see, p_.softmax_scale,
+                    drop, p_.head_dim, ld_);
     }
   }
 

@@ -46,8 +46,8 @@ class FlashAttnFwd {
     for (int64_t block = 0; block * kFwdKeyBlock < s.end_k; ++block) {
       const int64_t head_k = head / (p_.num_heads_q / p_.num_heads_k);
       const KeyBlock<Io> keys = pack_keys(p_, s, e_, head_k, block, see.limited, k_, v_);
-      for (int64_t i = 0; i < s.end_q; i += kFwdStripRows) {
-        update_rows(s, head, i, smaller(kFwdStripRows, s.end_q - i), keys, see, drop);
+      for (int64_t i = 0; i < s.end_q; i += strip_rows(see)) {
+        update_rows(s, head, i, smaller(strip_rows(see), s.end_q - i), keys, see, drop);
       }
     }
     write_output<Io>(p_, s, head, 0, s.end_q, state_, see, drop.scale, true, sums_);

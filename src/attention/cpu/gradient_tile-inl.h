@@ -29,10 +29,15 @@ struct GradQueries {
   const float *q, *grad_out;            // rows of units: [rows][ld_head]
   const float *q_rows, *grad_out_rows;  // [units of rows][ld_head], for dK and dV
   Rows<Io> q_memory, grad_out_memory;   // from row `first`
-  bool finite;                          // Q and dO
   const float *lse, *delta;             // [rows]
   float* grad_q;                        // [rows][ld_head], the sum so far
+
+  /// Whether Q and dO are surely finite: a row of Q that is not has no finite LSE, a row of dO no finite delta.
+  bool finite() const { return values_are_finite(lse, rows) && values_are_finite(delta, rows); }
 };
+
+/// Rows of a tile.
+inline int64_t query_block(const Visibility& see) { return see.limited ? kBwdLimitedQueryBlock : kBwdQueryBlock; }
 
 /// Buffers for a tile of kBwdQueryBlock x kBwdKeyBlock.
 struct GradScratch {
@@ -181,7 +186,7 @@ void add_gradients(const GradQueries<Io>& q, const GradKeys<Io>& k, const GradSc
                    drop.on ? t.keep + i * t.ld_keep : nullptr};
   };
   gradient_rows<kPerUnit>(t, q.rows, column, vectors, scale, drop.scale, row);
-  if (see.limited && !(q.finite && k.finite)) {
+  if (see.limited && !(k.finite && q.finite())) {
     return add_visible_gradients(q, k, t, see, column, head_dim, ld_head);
   }
   const int64_t head_vectors = ld_head / kLanes, row_units = (q.rows + kPerUnit - 1) / kPerUnit;

@@ -2,6 +2,7 @@
 // FlashAttention-2 (arXiv 2307.08691), Algorithm 1, lines 8 to 10.
 #pragma once
 
+#include "src/attention/cpu/config.h"
 #include "src/attention/cpu/dropout-inl.h"
 #include "src/attention/cpu/gemm-inl.h"
 #include "src/attention/cpu/math-inl.h"
@@ -34,6 +35,9 @@ struct RowState {
     set_zero(sum, rows * kLanes);
   }
 };
+
+/// Rows of a strip.
+inline int64_t strip_rows(const Visibility& see) { return see.limited ? kFwdLimitedStripRows : kFwdStripRows; }
 
 /// Rows [first, first + rows) of one query head.
 struct Strip {

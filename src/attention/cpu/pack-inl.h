@@ -92,6 +92,14 @@ bool rows_are_finite(Rows<Io> from, int64_t rows, int64_t head_dim) {
   return all_finite(sum);
 }
 
+inline bool values_are_finite(const float* from, int64_t count) {
+  F32 sum = zero();
+  for (int64_t i = 0; i < count; i += kLanes) {
+    sum = fma(load_n(from + i, static_cast<int>(count - i)), zero(), sum);
+  }
+  return all_finite(sum);
+}
+
 /// to[0..head_dim) += factor * row
 template <class Io>
 void add_scaled(float factor, const Io* row, int64_t head_dim, float* to) {
