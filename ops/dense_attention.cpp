@@ -107,21 +107,9 @@ at::Tensor score_gradient(const DenseCall& call, const at::Tensor& grad_out, con
   return grad_scores;
 }
 
-}  // namespace
-
-DenseCall::DenseCall(const AttentionOptions& options, const AttentionSizes& s, const at::Tensor& q_dense,
-                     const at::Tensor& k_dense, const at::Tensor& v_dense, const at::Tensor& lengths_q,
-                     const at::Tensor& lengths_k)
-    : sizes(s),
-      visible(visibility(options, s, lengths_q, lengths_k, q_dense.device())),
-      scale(softmax_scale(options, s.head_dim)),
-      q(fold_heads(clear_rows(q_dense, visible.hidden_rows), s.num_heads_k)),
-      k(fold_heads(clear_rows(k_dense, visible.hidden_keys), s.num_heads_k)),
-      v(fold_heads(clear_rows(v_dense, visible.hidden_keys), s.num_heads_k)) {}
-
-DenseForward dense_forward(const AttentionOptions& options, const DenseCall& call, const at::Tensor& rng_state) {
+DenseForward forward_with(const AttentionOptions& options, const DenseCall& call, const at::Tensor& rng_state,
+                          const Selection& select) {
   const AttentionSizes& s = call.sizes;
-  const Selection select(call.visible, s, {call.q, call.k, call.v});
   DenseForward result;
   at::Tensor scores = masked_scores(call);
   if (options.return_lse) result.softmax_lse = log_sum_exp(call, scores);
@@ -135,11 +123,10 @@ DenseForward dense_forward(const AttentionOptions& options, const DenseCall& cal
   return result;
 }
 
-Tensor3 dense_backward(const AttentionOptions& options, const DenseCall& call, const at::Tensor& grad_out_given,
-                       const OptionalTensor& grad_lse, const at::Tensor& probs) {
+Tensor3 backward_with(const AttentionOptions& options, const DenseCall& call, const at::Tensor& grad_out_given,
+                      const OptionalTensor& grad_lse, const at::Tensor& probs, const Selection& select) {
   const AttentionSizes& s = call.sizes;
   const at::Tensor grad_out = fold_heads(clear_rows(grad_out_given, call.visible.hidden_rows), s.num_heads_k);
-  const Selection select(call.visible, s, {call.q, call.k, call.v, grad_out, grad_lse.value_or(at::Tensor())});
   at::Tensor factors;
   if (options.dropout_p > 0) factors = dropout_factors(options, s, *options.rng_state);
   const at::Tensor weights = factors.defined() ? dropped(probs, factors) : probs;
@@ -150,6 +137,32 @@ Tensor3 dense_backward(const AttentionOptions& options, const DenseCall& call, c
   return {clear_rows(unfold_heads(grad_q, s, s.seqlen_q, s.num_heads_q), call.visible.hidden_rows),
           clear_rows(unfold_heads(grad_k, s, s.seqlen_k, s.num_heads_k), call.visible.hidden_keys),
           clear_rows(unfold_heads(grad_v, s, s.seqlen_k, s.num_heads_k), call.visible.hidden_keys)};
+}
+
+}  // namespace
+
+DenseCall::DenseCall(const AttentionOptions& options, const AttentionSizes& s, const at::Tensor& q_dense,
+                     const at::Tensor& k_dense, const at::Tensor& v_dense, const at::Tensor& lengths_q,
+                     const at::Tensor& lengths_k)
+    : sizes(s),
+      visible(visibility(options, s, lengths_q, lengths_k, q_dense.device())),
+      scale(softmax_scale(options, s.head_dim)),
+      q(fold_heads(clear_rows(q_dense, visible.hidden_rows), s.num_heads_k)),
+      k(fold_heads(clear_rows(k_dense, visible.hidden_keys), s.num_heads_k)),
+      v(fold_heads(clear_rows(v_dense, visible.hidden_keys), s.num_heads_k)) {}
+
+DenseForward dense_forward(const AttentionOptions& options, const DenseCall& call, const at::Tensor& rng_state) {
+  const DenseForward result = forward_with(options, call, rng_state, Selection());
+  if (!Selection::needed(call.visible, result.out)) return result;
+  return forward_with(options, call, rng_state, Selection(call.visible, call.sizes));
+}
+
+Tensor3 dense_backward(const AttentionOptions& options, const DenseCall& call, const at::Tensor& grad_out,
+                       const OptionalTensor& grad_lse, const at::Tensor& probs) {
+  const Tensor3 result = backward_with(options, call, grad_out, grad_lse, probs, Selection());
+  const auto& [grad_q, grad_k, grad_v] = result;
+  if (!Selection::needed(call.visible, {grad_q, grad_k, grad_v})) return result;
+  return backward_with(options, call, grad_out, grad_lse, probs, Selection(call.visible, call.sizes));
 }
 
 }  // namespace strobe::ops

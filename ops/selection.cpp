@@ -3,13 +3,17 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/logical_or.h>
+#include <ATen/ops/sum.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace strobe::ops {
 namespace {
 
-bool all_finite(const at::Tensor& t) { return !t.defined() || at::isfinite(t).all().item<bool>(); }
+/// A sum takes one pass and is finite only if every term is. One that overflows sends finite tensors the slow way, no
+/// more.
+bool all_finite(const at::Tensor& t) { return !t.defined() || std::isfinite(at::sum(t, lse_dtype(t)).item<double>()); }
 
 /// sum over n of a[x, m, n] b[x, n, d] where not hidden[x, m, n]: what is not finite enters row by row of b.
 at::Tensor selective_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& hidden) {
@@ -27,9 +31,11 @@ at::Tensor selective_product(const at::Tensor& a, const at::Tensor& b, const at:
 
 }  // namespace
 
-Selection::Selection(const Visibility& visible, const AttentionSizes& s, at::TensorList tensors) {
-  if (!visible.differs_by_row || !tensors.front().is_cpu()) return;
-  if (std::all_of(tensors.begin(), tensors.end(), all_finite)) return;
+bool Selection::needed(const Visibility& visible, at::TensorList results) {
+  return visible.differs_by_row && results.front().is_cpu() && !std::all_of(results.begin(), results.end(), all_finite);
+}
+
+Selection::Selection(const Visibility& visible, const AttentionSizes& s) {
   at::Tensor hidden = visible.hidden;
   if (visible.hidden_rows.defined()) hidden = at::logical_or(hidden, visible.hidden_rows.unsqueeze(1).unsqueeze(-1));
   hidden_ = hidden.expand({s.batch, s.num_heads_q, s.seqlen_q, s.seqlen_k});

@@ -10,9 +10,15 @@ namespace strobe::ops {
 
 class Selection {
  public:
-  /// Does anything only where some row sees what another does not and one of `tensors` is not finite. Only the CPU
-  /// looks: elsewhere the question would synchronise, and there NaN in a key reaches every row of its head.
-  Selection(const Visibility& visible, const AttentionSizes& sizes, at::TensorList tensors);
+  /// Plain products.
+  Selection() = default;
+  /// Products over the visible pairs alone.
+  Selection(const Visibility& visible, const AttentionSizes& sizes);
+
+  /// Whether plain products may have gone wrong: some row sees what another does not, and the results are not all
+  /// finite. Only the CPU looks: elsewhere the question would synchronise, and there NaN in a key reaches every row of
+  /// its head.
+  static bool needed(const Visibility& visible, at::TensorList results);
 
   /// x [B, Hq, Nq, Nk] becomes 0 where hidden.
   void clear_hidden(at::Tensor& x) const;
@@ -22,7 +28,7 @@ class Selection {
   at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& x) const;
 
  private:
-  at::Tensor hidden_;  // [B, Hq, Nq, Nk], or undefined where plain products do
+  at::Tensor hidden_;  // [B, Hq, Nq, Nk], or undefined
 };
 
 }  // namespace strobe::ops
