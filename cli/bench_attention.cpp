@@ -97,6 +97,7 @@ void run(const Arguments& a, const std::string& command) {
   if (!a.json.empty()) json.emplace(a.json);
 
   std::fputs(bench::table_header(options).c_str(), stdout);
+  std::fflush(stdout);
   std::vector<bench::AttentionRow> all;
   bench::bench_attention(options, [&](const std::vector<bench::AttentionRow>& rows) {
     std::fputs(bench::table(rows).c_str(), stdout);

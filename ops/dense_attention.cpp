@@ -4,7 +4,6 @@
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/_softmax.h>
 #include <ATen/ops/_softmax_backward_data.h>
-#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -40,9 +39,7 @@ at::Tensor clear_rows(const at::Tensor& x, const at::Tensor& hidden) {
 
 /// S, [B, Hq, Nq, Nk], masked: rows that see nothing are left as they are, finite, and their results are cleared.
 at::Tensor masked_scores(const DenseCall& call) {
-  at::Tensor scores = at::empty({call.q.size(0), call.q.size(1), call.k.size(1)}, call.q.options());
-  at::baddbmm_out(scores, scores, call.q, call.k.transpose(1, 2), /*beta=*/0, /*alpha=*/call.scale);
-  scores = call.by_head(scores);
+  at::Tensor scores = call.by_head(scaled_product(call.q, call.k.transpose(1, 2), call.scale));
   if (call.visible.hidden.defined()) {
     scores.masked_fill_(call.visible.hidden, -std::numeric_limits<double>::infinity());
   }
@@ -132,8 +129,8 @@ Tensor3 backward_with(const AttentionOptions& options, const DenseCall& call, co
   const at::Tensor weights = factors.defined() ? dropped(probs, factors) : probs;
   const at::Tensor grad_v = select.transposed_product(call.folded(weights), grad_out);
   const at::Tensor grad_scores = call.folded(score_gradient(call, grad_out, grad_lse, probs, factors, select));
-  const at::Tensor grad_q = select.product(grad_scores, call.k).mul_(call.scale);
-  const at::Tensor grad_k = select.transposed_product(grad_scores, call.q).mul_(call.scale);
+  const at::Tensor grad_q = select.product(grad_scores, call.k, call.scale);
+  const at::Tensor grad_k = select.transposed_product(grad_scores, call.q, call.scale);
   return {clear_rows(unfold_heads(grad_q, s, s.seqlen_q, s.num_heads_q), call.visible.hidden_rows),
           clear_rows(unfold_heads(grad_k, s, s.seqlen_k, s.num_heads_k), call.visible.hidden_keys),
           clear_rows(unfold_heads(grad_v, s, s.seqlen_k, s.num_heads_k), call.visible.hidden_keys)};

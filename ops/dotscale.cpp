@@ -31,6 +31,11 @@ bool has_no_pair(const AttentionSizes& s) { return s.batch == 0 || s.seqlen_q ==
 
 }  // namespace
 
+at::Tensor gradient_like(const at::Tensor& t) {
+  if (t.dim() == 3) return at::empty_symint(t.sym_sizes(), t.options());
+  return at::empty_symint({t.sym_size(0), t.sym_size(2), t.sym_size(1), t.sym_size(3)}, t.options()).transpose(1, 2);
+}
+
 Tensor4 dotscale_forward_kernel(const AttentionOptions& options, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v) {
   TORCH_CHECK(check_attention(options, q, k, v) == AttnType::kDotscale,
@@ -69,14 +74,9 @@ Tensor3 dotscale_backward_kernel(const AttentionOptions& options, const at::Tens
   const c10::DeviceGuard guard(q.device());
   const AttentionSizes s = attention_sizes(options, q, k);
   const at::Tensor probs = probs_given.contiguous();
-  if (has_no_pair(s)) {
-    return {at::zeros_like(q, at::MemoryFormat::Contiguous), at::zeros_like(k, at::MemoryFormat::Contiguous),
-            at::zeros_like(v, at::MemoryFormat::Contiguous)};
-  }
+  if (has_no_pair(s)) return {gradient_like(q).zero_(), gradient_like(k).zero_(), gradient_like(v).zero_()};
   if (!s.varlen) {
-    auto [grad_q, grad_k, grad_v] =
-        dense_backward(options, DenseCall(options, s, q, k, v, {}, {}), grad_out, grad_softmax_lse, probs);
-    return {grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous()};
+    return dense_backward(options, DenseCall(options, s, q, k, v, {}, {}), grad_out, grad_softmax_lse, probs);
   }
   const PaddedCall call(options, s, q, k, v);
   OptionalTensor grad_lse;

@@ -17,9 +17,13 @@ namespace strobe::ops {
 Tensor4 dotscale_forward_kernel(const AttentionOptions& options, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v);
 
-/// The kernel of the operator dotscale_backward.
+/// The kernel of the operator dotscale_backward. Its gradients have gradient_like's strides: dense ones lie as the
+/// matrix products leave them, [B, H, N, D] in memory.
 Tensor3 dotscale_backward_kernel(const AttentionOptions& options, const at::Tensor& grad_out,
                                  const OptionalTensor& grad_softmax_lse, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const at::Tensor& probs);
+
+/// An uninitialised gradient of `t`, [B, N, H, D] or [total, H, D].
+at::Tensor gradient_like(const at::Tensor& t);
 
 }  // namespace strobe::ops

@@ -1,6 +1,8 @@
 #include "ops/selection.h"
 
+#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/logical_or.h>
 #include <ATen/ops/sum.h>
@@ -31,6 +33,11 @@ at::Tensor selective_product(const at::Tensor& a, const at::Tensor& b, const at:
 
 }  // namespace
 
+at::Tensor scaled_product(const at::Tensor& a, const at::Tensor& b, double scale) {
+  at::Tensor result = at::empty({a.size(0), a.size(1), b.size(2)}, a.options());
+  return at::baddbmm_out(result, result, a, b, /*beta=*/0, /*alpha=*/scale);
+}
+
 bool Selection::needed(const Visibility& visible, at::TensorList results) {
   return visible.differs_by_row && results.front().is_cpu() && !std::all_of(results.begin(), results.end(), all_finite);
 }
@@ -45,13 +52,14 @@ void Selection::clear_hidden(at::Tensor& x) const {
   if (hidden_.defined()) x.masked_fill_(hidden_, 0);
 }
 
-at::Tensor Selection::product(const at::Tensor& a, const at::Tensor& x) const {
-  return hidden_.defined() ? selective_product(a, x, hidden_.reshape(a.sizes())) : at::bmm(a, x);
+at::Tensor Selection::product(const at::Tensor& a, const at::Tensor& x, double scale) const {
+  if (!hidden_.defined()) return scaled_product(a, x, scale);
+  return selective_product(a, x, hidden_.reshape(a.sizes())).mul_(scale);
 }
 
-at::Tensor Selection::transposed_product(const at::Tensor& a, const at::Tensor& x) const {
-  if (!hidden_.defined()) return at::bmm(a.transpose(1, 2), x);
-  return selective_product(a.transpose(1, 2), x, hidden_.reshape(a.sizes()).transpose(1, 2));
+at::Tensor Selection::transposed_product(const at::Tensor& a, const at::Tensor& x, double scale) const {
+  if (!hidden_.defined()) return scaled_product(a.transpose(1, 2), x, scale);
+  return selective_product(a.transpose(1, 2), x, hidden_.reshape(a.sizes()).transpose(1, 2)).mul_(scale);
 }
 
 }  // namespace strobe::ops

@@ -8,6 +8,9 @@
 
 namespace strobe::ops {
 
+/// scale * a b of [X, M, K] and [X, K, N] in one pass.
+at::Tensor scaled_product(const at::Tensor& a, const at::Tensor& b, double scale);
+
 class Selection {
  public:
   /// Plain products.
@@ -23,9 +26,9 @@ class Selection {
   /// x [B, Hq, Nq, Nk] becomes 0 where hidden.
   void clear_hidden(at::Tensor& x) const;
 
-  /// a x and a^T x for a folded like the scores, [B * Hk, G * Nq, Nk], over the visible pairs.
-  at::Tensor product(const at::Tensor& a, const at::Tensor& x) const;
-  at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& x) const;
+  /// scale * a x and scale * a^T x for a folded like the scores, [B * Hk, G * Nq, Nk], over the visible pairs.
+  at::Tensor product(const at::Tensor& a, const at::Tensor& x, double scale = 1) const;
+  at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& x, double scale = 1) const;
 
  private:
   at::Tensor hidden_;  // [B, Hq, Nq, Nk], or undefined

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "ops/checks.h"
+#include "ops/dotscale.h"
 #include "ops/inner.h"
 
 namespace strobe::ops {
@@ -72,7 +73,8 @@ Tensor4 dotscale_forward_meta(const AttentionOptions& options, const at::Tensor&
 Tensor3 dotscale_backward_meta(const AttentionOptions& options, const at::Tensor& grad_out,
                                const OptionalTensor& grad_softmax_lse, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v, const at::Tensor& probs) {
-  return backward_meta(options, grad_out, grad_softmax_lse, q, k, v, probs, probs);
+  backward_meta(options, grad_out, grad_softmax_lse, q, k, v, probs, probs);
+  return {gradient_like(q), gradient_like(k), gradient_like(v)};
 }
 
 }  // namespace
