@@ -25,12 +25,13 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// The candidate nearest to `word` by edit distance, or "" where none is near.
+/// The candidate that begins with `word`, else the nearest by edit distance, or "" where none is near.
 inline std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(2, word.size() / 2) + 1;
   for (const std::string& candidate : candidates) {
-    const std::size_t distance = edit_distance(word, candidate);
+    const bool begins = word.size() > 2 && candidate.starts_with(word);
+    const std::size_t distance = begins ? 0 : edit_distance(word, candidate);
     if (distance < best_distance) {
       best_distance = distance;
       best = candidate;
