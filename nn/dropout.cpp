@@ -118,7 +118,9 @@ at::Tensor dropout(const at::Tensor& x, double p, bool training) {
 
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, bool training) {
   if (!training || p == 0.0) return at::add(residual, x);
-  return fused(x) && fused(residual) ? AddDropout::apply(residual, x, p) : at::add(residual, at::dropout(x, p, true));
+  const bool same_shape = residual.sizes() == x.sizes();
+  return fused(x) && fused(residual) && same_shape ? AddDropout::apply(residual, x, p)
+                                                   : at::add(residual, at::dropout(x, p, true));
 }
 
 at::Tensor relu_dropout(const at::Tensor& x, double p, bool training) {

@@ -13,7 +13,7 @@ namespace strobe::nn {
 /// device.
 at::Tensor dropout(const at::Tensor& x, double p, bool training);
 
-/// residual + dropout(x), of one shape.
+/// residual + dropout(x).
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, bool training);
 
 /// dropout(max(0, x)).

@@ -108,6 +108,7 @@ TEST(Dropout, TakesAnyStridesAndNoElements) {
   seed(5);
   EXPECT_TRUE(at::equal(dropout(x, 0.5, true), expected));
   EXPECT_EQ(dropout(at::ones({0, 4}), 0.5, true).numel(), 0);
+  EXPECT_EQ(add_dropout(at::ones({2, 1, 5}), at::ones({3, 1}), 0.5, true).sizes(), at::IntArrayRef({2, 3, 5}));
 }
 
 TEST(Dropout, ShowsWhatIsKeptAndHidesWhatIsDropped) {
