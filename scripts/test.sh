@@ -7,9 +7,6 @@ scripts/setup.sh "$preset" --tests
 # The kernel library and its tests must build without libtorch; what they find is tested in the full build.
 scripts/build.sh attention
 scripts/build.sh "$preset"
-# Threads that wait must sleep: where another process wants a core, spinning at each of a small model's many parallel regions
-# makes the tests several times slower.
-export OMP_WAIT_POLICY=passive
 start=$SECONDS
 ctest --preset "$preset" --output-on-failure
 echo "[test] run: $((SECONDS - start)) s"
