@@ -1,4 +1,5 @@
-// Corpus BLEU as sacreBLEU 2.6.0 computes it (Post 2018, arXiv 1804.08771), to the last printed digit, with its signature.
+// Corpus BLEU as sacreBLEU 2.6.0 computes it (Post 2018, arXiv 1804.08771), to the last printed digit, with its
+// signature.
 #pragma once
 
 #include <array>
@@ -16,12 +17,12 @@ std::string_view name(BleuTokenizer tokenizer);
 BleuTokenizer bleu_tokenizer(std::string_view name);
 
 struct Bleu {
-  double score = 0.0;                      // 0..100
-  std::array<double, 4> precisions{};      // percent
+  double score = 0.0;                  // 0..100
+  std::array<double, 4> precisions{};  // percent
   double brevity_penalty = 0.0;
   int64_t hypothesis_length = 0, reference_length = 0;
-  std::string signature;                   // "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"
-  std::string text() const;                // sacreBLEU's line: "BLEU = 41.11 85.7/66.7/40.0/12.5 (BP = 1.000 ratio = ...)"
+  std::string signature;     // "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"
+  std::string text() const;  // sacreBLEU's line: "BLEU = 41.11 85.7/66.7/40.0/12.5 (BP = 1.000 ratio = ...)"
 };
 
 /// The text as sacreBLEU's tokenizer leaves it, tokens apart by single spaces.

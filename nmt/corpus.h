@@ -26,7 +26,8 @@ struct Corpus {
 };
 
 /// A TSV (source, tab, target; further columns ignored) or, where the name ends in .json, FlashAttentionNMT's list of
-/// [source, target] pairs. Throws strobe::Error where the file is missing, unreadable, not JSON, or without one usable pair.
+/// [source, target] pairs. Throws strobe::Error where the file is missing, unreadable, not JSON, or without one usable
+/// pair.
 Corpus read_pairs(const std::filesystem::path& file);
 
 /// Two files with a sentence a line, the same number of lines.

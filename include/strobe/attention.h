@@ -174,8 +174,8 @@ void attention_forward(const AttentionFwdParams& params);
 /// Computes grad_q, grad_k and grad_v. Throws like attention_forward.
 void attention_backward(const AttentionBwdParams& params);
 
-/// What the CPU kernels are running on: "generic", "avx2", "avx512" or "avx512_bf16". Throws where the environment variable
-/// STROBE_CPU_ISA names one that this machine cannot run.
+/// What the CPU kernels are running on: "generic", "avx2", "avx512" or "avx512_bf16". Throws where the environment
+/// variable STROBE_CPU_ISA names one that this machine cannot run.
 std::string cpu_instruction_set();
 
 }  // namespace strobe
