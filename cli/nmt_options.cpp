@@ -60,4 +60,14 @@ CLI::Option* add_attn_type(CLI::App& command, std::string& attn_type) {
       ->check(one_of({"dotscale", "flash_attn", "imp_flash_attn"}));
 }
 
+void add_translate_options(CLI::App& command, std::string& attn_type, nmt::TranslateOptions& translate,
+                           RunOptions& run) {
+  command.add_option("--batch-size", translate.batch.sentences, "sentences a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add_attn_type(command, attn_type);
+  add_search_options(command, translate.search);
+  run.add_to(command);
+}
+
 }  // namespace strobe::cli

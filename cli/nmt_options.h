@@ -32,4 +32,8 @@ void add_search_options(CLI::App& command, nmt::SearchOptions& options);
 /// --attn_type, --attn-type.
 CLI::Option* add_attn_type(CLI::App& command, std::string& attn_type);
 
+/// What every command that translates with a checkpoint takes: --batch-size, --attn_type, the search's and the run's.
+void add_translate_options(CLI::App& command, std::string& attn_type, nmt::TranslateOptions& translate,
+                           RunOptions& run);
+
 }  // namespace strobe::cli

@@ -50,12 +50,7 @@ void add_nmt_test(CLI::App& parent) {
   command->add_option("--bleu-tokenize", a->bleu_tokenize, "sacreBLEU's tokenizer; auto: the training's")
       ->check(one_of({"auto", "zh", "13a", "char", "none"}))
       ->capture_default_str();
-  command->add_option("--batch-size", a->translate.batch.sentences, "sentences a batch")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  add_attn_type(*command, a->attn_type);
-  add_search_options(*command, a->translate.search);
-  a->run.add_to(*command);
+  add_translate_options(*command, a->attn_type, a->translate, a->run);
   command->callback([a] { run(*a); });
 }
 

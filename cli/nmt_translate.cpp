@@ -86,12 +86,7 @@ void add_nmt_translate(CLI::App& parent) {
   command->add_option("--text", a->texts, "a sentence to translate, instead of standard input; may be repeated")
       ->expected(1)
       ->take_all();
-  command->add_option("--batch-size", a->translate.batch.sentences, "sentences a batch")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  add_attn_type(*command, a->attn_type);
-  add_search_options(*command, a->translate.search);
-  a->run.add_to(*command);
+  add_translate_options(*command, a->attn_type, a->translate, a->run);
   command->callback([a] { run(*a); });
 }
 
