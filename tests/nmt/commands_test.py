@@ -19,7 +19,7 @@ ENGLISH = "one two three four five six seven eight nine ten red green blue dog c
 WORDS = dict(zip(ENGLISH.split(), "一二三四五六七八九十红绿蓝狗猫鸟日月大小"))
 # Small enough for seconds, large enough to learn a translation word by word.
 MODEL = "--layers 1 --d-model 64 --heads 4 --d-ff 128".split()
-COURSE = ("--batch-size 64 --optimizer adamw --lr 4e-3 --schedule cosine --warmup 30 --epochs 24 --validate-every 8 "
+COURSE = ("--batch-size 64 --optimizer adamw --lr 4e-3 --schedule cosine --warmup 30 --epochs 48 --validate-every 16 "
           "--dropout 0.1 --seed 3 --threads 2 --device cpu").split()
 NUMBER = r"-?[0-9]+(\.[0-9]+)?"
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:(INFO|WARNING|ERROR): "
@@ -81,7 +81,7 @@ def test_log_has_the_known_grammar(runs, attn_type):
     dev = rf"Epoch: \d+, Dev loss: {NUMBER}, Bleu Score: {NUMBER}"
     validations = [line for line in text if re.fullmatch(dev, line)]
     tests = [line for line in text if re.fullmatch(rf"Test loss: {NUMBER},  Bleu Score: {NUMBER}", line)]
-    assert (len(epochs), len(validations), len(tests)) == (24, 3, 1)
+    assert (len(epochs), len(validations), len(tests)) == (48, 3, 1)
     for line in ("-------- Dataset Build! --------", "-------- Get Dataloader! --------",
                  "-------- Save Best Model! --------"):
         assert line in text
@@ -95,7 +95,7 @@ def test_every_type_learns_the_same(runs):
         losses.append(float(re.search(r"Epoch: 1, loss: ([0-9.]+)", text)[1]))
         scores.append(float(re.search(r"Test loss: .*Bleu Score: ([0-9.]+)", text)[1]))
     assert max(losses) - min(losses) < 1e-2 * max(losses)  # rounding, grown over 32 updates
-    assert min(scores) > 80 and max(scores) - min(scores) < 3, scores  # an untrained model scores 0
+    assert min(scores) > 90 and max(scores) - min(scores) < 3, scores  # an untrained model scores 0
 
 
 @pytest.mark.parametrize("attn_type", TYPES)
