@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <fstream>
 
-#include "bench/environment.h"
+#include "train/environment.h"
 
 namespace strobe::bench {
 namespace {
@@ -30,8 +30,8 @@ const char* dtype_name(at::ScalarType dtype) {
 }
 
 std::string device_text(at::Device device) {
-  if (!device.is_cpu()) return device_name(device);
-  return device_name(device) + ", " + std::to_string(at::get_num_threads()) + " threads";
+  if (!device.is_cpu()) return train::device_name(device);
+  return train::device_name(device) + ", " + std::to_string(at::get_num_threads()) + " threads";
 }
 
 std::string case_name(const AttentionRow& row) {
@@ -79,7 +79,7 @@ nlohmann::ordered_json json_row(const AttentionRow& row) {
 
 std::string table_header(const AttentionBenchOptions& options) {
   return format("device %s; instruction sets %s; torch %s; commit %s\n", device_text(options.device).c_str(),
-                instruction_sets().c_str(), torch_version().c_str(), commit().c_str()) +
+                train::instruction_sets().c_str(), train::torch_version().c_str(), train::commit().c_str()) +
          "ms: median, least, most. TFLOP/s of the visible pairs. peak MiB: the most that torch's allocator held at "
          "once "
          "during the\ncall beyond the inputs, results included; in the backward with what the forward had saved.\n";
@@ -104,9 +104,12 @@ std::string table(const std::vector<AttentionRow>& rows) {
 
 nlohmann::ordered_json to_json(const std::vector<AttentionRow>& rows, const AttentionBenchOptions& options,
                                const std::string& command) {
-  nlohmann::ordered_json json = {
-      {"what", "attention"},      {"commit", commit()}, {"device", device_text(options.device)},
-      {"torch", torch_version()}, {"command", command}, {"rows", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {{"what", "attention"},
+                                 {"commit", train::commit()},
+                                 {"device", device_text(options.device)},
+                                 {"torch", train::torch_version()},
+                                 {"command", command},
+                                 {"rows", nlohmann::ordered_json::array()}};
   for (const AttentionRow& row : rows) json["rows"].push_back(json_row(row));
   return json;
 }

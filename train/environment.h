@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace strobe::bench {
+namespace strobe::train {
 
 /// The commit that was built, with "-dirty" where tracked files differed from it; "unknown" outside a checkout.
 std::string commit();
@@ -19,4 +19,4 @@ std::string device_name(at::Device device);
 /// The instruction sets that our CPU kernels and ATen's use.
 std::string instruction_sets();
 
-}  // namespace strobe::bench
+}  // namespace strobe::train

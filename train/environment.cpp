@@ -1,17 +1,17 @@
-#include "bench/environment.h"
+#include "train/environment.h"
 
 #include <ATen/Version.h>
 #include <torch/version.h>
 
 #include <fstream>
 
-#include "bench/commit.h"
 #include "ops/attention.h"
+#include "train/commit.h"
 #ifdef STROBE_CUDA
 #include <cuda_runtime_api.h>
 #endif
 
-namespace strobe::bench {
+namespace strobe::train {
 namespace {
 
 std::string processor_name() {
@@ -39,4 +39,4 @@ std::string device_name([[maybe_unused]] at::Device device) {
 
 std::string instruction_sets() { return "strobe " + ops::cpu_instruction_set() + ", ATen " + at::get_cpu_capability(); }
 
-}  // namespace strobe::bench
+}  // namespace strobe::train

@@ -1,0 +1,23 @@
+#include "train/file_hash.h"
+
+#include <c10/util/hash.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "strobe/types.h"
+
+namespace strobe::train {
+
+std::string file_hash(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream content;
+  if (!in || (std::filesystem::file_size(file) > 0 && !(content << in.rdbuf()))) {
+    throw Error("file hash: " + file.string() + " cannot be read");
+  }
+  c10::sha1 hash(content.str());
+  if (content.str().empty()) hash.reset();
+  return hash.str();
+}
+
+}  // namespace strobe::train
