@@ -1,10 +1,13 @@
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/config_file.h"
 #include "cli/nmt_options.h"
+#include "cli/nmt_presets.h"
 #include "cli/options.h"
 #include "nmt/experiment.h"
 
@@ -132,6 +135,12 @@ void add_evaluation(CLI::App& command, Arguments& a) {
       ->capture_default_str();
 }
 
+std::vector<Preset> presets() {
+  return {{"fanmt", "FlashAttentionNMT's model and recipe, the defaults", kFanmtPreset},
+          {"base", "Transformer base (Vaswani et al. 2017)", kBasePreset},
+          {"tiny", "2+2 layers of 128, for two CPU cores", kTinyPreset}};
+}
+
 void run(const Arguments& arguments) {
   nmt::ExperimentOptions options = arguments.experiment;
   options.trainer.device = arguments.run.start();
@@ -159,7 +168,15 @@ void add_nmt_train(CLI::App& parent) {
   add_course(*command, *arguments);
   add_evaluation(*command, *arguments);
   arguments->run.add_to(*command);
-  command->callback([arguments] { run(*arguments); });
+  const auto config = std::make_shared<ConfigFile>(*command, presets());
+  command->callback([arguments, config] {
+    config->apply();
+    if (config->wants_dump()) {
+      std::fputs(config->dump().c_str(), stdout);
+    } else {
+      run(*arguments);
+    }
+  });
 }
 
 }  // namespace strobe::cli
