@@ -2,7 +2,9 @@
 
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/nonzero_static.h>
+#include <torch/nn/modules/linear.h>
 
 #include "nmt/vocabulary.h"
 #include "nn/init.h"
@@ -22,21 +24,34 @@ const ModelConfig& checked(const ModelConfig& config) {
   return config;
 }
 
+/// The norm after the last layer of a stack.
+torch::nn::LayerNorm final_norm(const ModelConfig& config) {
+  return config.norm == "pre" ? nn::layer_norm(config.layer()) : torch::nn::LayerNorm(nullptr);
+}
+
+at::Tensor normed(torch::nn::LayerNorm& norm, const at::Tensor& x) { return norm.is_empty() ? x : norm->forward(x); }
+
+nn::TokenEmbedding target_embedding(const ModelConfig& config, const Encoder& encoder) {
+  const double dropout = config.embeddings_dropout();
+  return config.tie_embeddings == "all" ? nn::TokenEmbedding(encoder->embedding_weight(), dropout)
+                                        : nn::TokenEmbedding(config.target_vocabulary, config.d_model, dropout);
+}
+
 }  // namespace
 
 EncoderImpl::EncoderImpl(const ModelConfig& config)
-    : embedding_(config.source_vocabulary, config.d_model, config.dropout),
+    : embedding_(config.source_vocabulary, config.d_model, config.embeddings_dropout()),
       layers_(stack<nn::EncoderLayer>(config.encoder_layers, config.layer())),
-      norm_(nn::layer_norm(config.layer())) {
+      norm_(final_norm(config)) {
   register_module("embedding", embedding_);
   register_module("layers", layers_);
-  register_module("norm", norm_);
+  if (!norm_.is_empty()) register_module("norm", norm_);
 }
 
 at::Tensor EncoderImpl::forward(const at::Tensor& source, const at::Tensor& lengths) {
   at::Tensor x = embedding_->forward(source);
   for (const auto& layer : *layers_) x = layer->as<nn::EncoderLayerImpl>()->forward(x, lengths);
-  return norm_->forward(x);
+  return normed(norm_, x);
 }
 
 void DecoderState::reorder(const at::Tensor& rows) {
@@ -48,13 +63,13 @@ void DecoderState::keep_sentences(const at::Tensor& sentences) {
   memory_lengths_ = memory_lengths_.index_select(0, sentences);
 }
 
-DecoderImpl::DecoderImpl(const ModelConfig& config)
-    : embedding_(config.target_vocabulary, config.d_model, config.dropout),
+DecoderImpl::DecoderImpl(const ModelConfig& config, const Encoder& encoder)
+    : embedding_(target_embedding(config, encoder)),
       layers_(stack<nn::DecoderLayer>(config.decoder_layers, config.layer())),
-      norm_(nn::layer_norm(config.layer())) {
+      norm_(final_norm(config)) {
   register_module("embedding", embedding_);
   register_module("layers", layers_);
-  register_module("norm", norm_);
+  if (!norm_.is_empty()) register_module("norm", norm_);
 }
 
 at::Tensor DecoderImpl::forward(const at::Tensor& target, const at::Tensor& lengths, const at::Tensor& memory,
@@ -63,7 +78,7 @@ at::Tensor DecoderImpl::forward(const at::Tensor& target, const at::Tensor& leng
   for (const auto& layer : *layers_) {
     x = layer->as<nn::DecoderLayerImpl>()->forward(x, lengths, memory, memory_lengths);
   }
-  return norm_->forward(x);
+  return normed(norm_, x);
 }
 
 DecoderState DecoderImpl::start(const at::Tensor& memory, const at::Tensor& memory_lengths) {
@@ -82,18 +97,27 @@ at::Tensor DecoderImpl::step(const at::Tensor& ids, DecoderState& state) {
     x = layers_[i]->as<nn::DecoderLayerImpl>()->step(x, state.caches_[i], state.memory_keys_values_[i],
                                                      state.memory_lengths_);
   }
-  return norm_->forward(x);
+  return normed(norm_, x);
 }
 
+GeneratorImpl::GeneratorImpl(const ModelConfig& config, const Decoder& decoder) {
+  const torch::nn::Linear own(config.d_model, config.target_vocabulary);
+  bias_ = register_parameter("bias", own->bias);
+  if (config.tie_embeddings != "none") {
+    weight_ = decoder->embedding_weight();
+  } else {
+    weight_ = register_parameter("weight", own->weight);
+    nn::xavier_uniform_(weight_);
+  }
+}
+
+at::Tensor GeneratorImpl::forward(const at::Tensor& x) { return at::linear(x, weight_, bias_); }
+
 TransformerImpl::TransformerImpl(const ModelConfig& config)
-    : config_(checked(config)),
-      encoder_(config),
-      decoder_(config),
-      generator_(config.d_model, config.target_vocabulary) {
+    : config_(checked(config)), encoder_(config), decoder_(config, encoder_), generator_(config, decoder_) {
   register_module("encoder", encoder_);
   register_module("decoder", decoder_);
   register_module("generator", generator_);
-  nn::xavier_uniform_(generator_->weight);
 }
 
 at::Tensor TransformerImpl::hidden(const Batch& batch) {

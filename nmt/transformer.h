@@ -1,10 +1,16 @@
-// The encoder-decoder Transformer for translation (Vaswani et al. 2017), pre-norm with a final norm on both sides.
+// The encoder-decoder Transformer for translation (Vaswani et al. 2017).
+//
+// Pre-norm ends both stacks with a norm, post-norm with their last layer, whose output is normed already: what
+// Python's nn.Transformer(norm_first=True) computes, and nn.Transformer with custom_encoder and custom_decoder made
+// with norm=None.
+//
+// A tied matrix is one parameter, of the first that uses it: encoder.embedding, decoder.embedding, generator. It begins
+// as either of them would alone (nn/init.h sees the same shape), so that logits begin as small as untied ones.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
-#include <torch/nn/modules/linear.h>
 
 #include <cstdint>
 #include <vector>
@@ -19,6 +25,9 @@ namespace strobe::nmt {
 class EncoderImpl : public torch::nn::Module {
  public:
   explicit EncoderImpl(const ModelConfig& config);
+
+  const at::Tensor& embedding_weight() const { return embedding_->weight(); }
+
   /// source [B, Ns] ids, lengths [B] int32 -> memory [B, Ns, d_model]. Rows of padding hold finite values of no
   /// meaning.
   at::Tensor forward(const at::Tensor& source, const at::Tensor& lengths);
@@ -26,7 +35,7 @@ class EncoderImpl : public torch::nn::Module {
  private:
   nn::TokenEmbedding embedding_;
   torch::nn::ModuleList layers_;
-  torch::nn::LayerNorm norm_;
+  torch::nn::LayerNorm norm_;  // empty for post-norm
 };
 TORCH_MODULE(Encoder);
 
@@ -52,7 +61,10 @@ class DecoderState {
 
 class DecoderImpl : public torch::nn::Module {
  public:
-  explicit DecoderImpl(const ModelConfig& config);
+  /// `encoder` lends its embedding where the configuration ties all.
+  DecoderImpl(const ModelConfig& config, const Encoder& encoder);
+
+  const at::Tensor& embedding_weight() const { return embedding_->weight(); }
 
   /// target [B, Nt] ids beginning with bos, all at once -> [B, Nt, d_model].
   at::Tensor forward(const at::Tensor& target, const at::Tensor& lengths, const at::Tensor& memory,
@@ -65,9 +77,22 @@ class DecoderImpl : public torch::nn::Module {
  private:
   nn::TokenEmbedding embedding_;
   torch::nn::ModuleList layers_;
-  torch::nn::LayerNorm norm_;
+  torch::nn::LayerNorm norm_;  // empty for post-norm
 };
 TORCH_MODULE(Decoder);
+
+/// From the decoder's output to logits: x W^T + b.
+class GeneratorImpl : public torch::nn::Module {
+ public:
+  /// `decoder` lends its embedding as W where the configuration ties it.
+  GeneratorImpl(const ModelConfig& config, const Decoder& decoder);
+  /// [..., d_model] -> [..., target_vocabulary].
+  at::Tensor forward(const at::Tensor& x);
+
+ private:
+  at::Tensor weight_, bias_;
+};
+TORCH_MODULE(Generator);
 
 class TransformerImpl : public torch::nn::Module {
  public:
@@ -93,7 +118,7 @@ class TransformerImpl : public torch::nn::Module {
   ModelConfig config_;
   Encoder encoder_;
   Decoder decoder_;
-  torch::nn::Linear generator_;
+  Generator generator_;
 };
 TORCH_MODULE(Transformer);
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
@@ -22,35 +23,43 @@ constexpr int64_t kFirstPositions = 256;
 
 }  // namespace
 
-at::Tensor sinusoidal_positions(int64_t length, int64_t d_model) {
+at::Tensor sinusoidal_positions(int64_t length, int64_t d_model, at::ScalarType dtype) {
   if (d_model < 2 || d_model % 2 != 0) {
     throw Error("sinusoidal positions: d_model must be even, got " + std::to_string(d_model));
   }
   const auto real = at::TensorOptions().dtype(at::kDouble);
   const at::Tensor exponents = at::arange(0, d_model, 2, real).div_(static_cast<double>(d_model));
   const at::Tensor angles = at::outer(at::arange(length, real), at::pow(10000.0, exponents).reciprocal_());
-  at::Tensor table = at::empty({length, d_model / 2, 2}, at::kFloat);
+  at::Tensor table = at::empty({length, d_model / 2, 2}, dtype);
   table.select(2, 0).copy_(angles.sin());
   table.select(2, 1).copy_(angles.cos());
   return table.view({length, d_model});
 }
 
+TokenEmbeddingImpl::TokenEmbeddingImpl(const at::Tensor& weight, double dropout)
+    : weight_(weight),
+      positions_(sinusoidal_positions(kFirstPositions, weight.size(1), weight.scalar_type())),
+      scale_(std::sqrt(static_cast<double>(weight.size(1)))),
+      dropout_(dropout) {}
+
 TokenEmbeddingImpl::TokenEmbeddingImpl(int64_t vocabulary, int64_t d_model, double dropout)
-    : tokens_(vocabulary, d_model),
-      positions_(sinusoidal_positions(kFirstPositions, d_model)),
-      scale_(std::sqrt(static_cast<double>(d_model))),
-      dropout_(dropout) {
-  register_module("tokens", tokens_);
-  xavier_uniform_(tokens_->weight);
+    : TokenEmbeddingImpl(torch::nn::Embedding(vocabulary, d_model), dropout) {}
+
+TokenEmbeddingImpl::TokenEmbeddingImpl(const torch::nn::Embedding& tokens, double dropout)
+    : TokenEmbeddingImpl(tokens->weight, dropout) {
+  register_module("tokens", tokens);
+  xavier_uniform_(weight_);
 }
 
 at::Tensor TokenEmbeddingImpl::embed(const at::Tensor& ids, int64_t first_position, int64_t length) {
-  if (positions_.size(0) < first_position + length) {
-    positions_ = sinusoidal_positions(std::max(first_position + length, 2 * positions_.size(0)), positions_.size(1));
+  const int64_t needed = first_position + length, available = positions_.size(0);
+  if (available < needed || positions_.scalar_type() != weight_.scalar_type()) {
+    positions_ = sinusoidal_positions(std::max(available < needed ? 2 * available : available, needed), weight_.size(1),
+                                      weight_.scalar_type());
   }
-  // No copy once the table is where the weights are.
-  positions_ = positions_.to(tokens_->weight.device(), tokens_->weight.scalar_type());
-  const at::Tensor embedded = at::add(positions_.narrow(0, first_position, length), tokens_->forward(ids), scale_);
+  positions_ = positions_.to(weight_.device());  // no copy once the table is where the weight is
+  const at::Tensor embedded =
+      at::add(positions_.narrow(0, first_position, length), at::embedding(weight_, ids), scale_);
   return nn::dropout(embedded, dropout_, is_training());
 }
 

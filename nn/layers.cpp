@@ -1,55 +1,73 @@
 #include "nn/layers.h"
 
+#include <ATen/ops/gelu.h>
+
 #include "nn/dropout.h"
 #include "nn/init.h"
 
 namespace strobe::nn {
+namespace {
+
+/// The residual connection around `sublayer`, a callable from tensor to tensor, with the norm where it belongs.
+template <typename Sublayer>
+at::Tensor residual(const LayerConfig& config, bool training, const at::Tensor& x, torch::nn::LayerNorm& norm,
+                    const Sublayer& sublayer) {
+  if (config.norm == NormPlacement::kPre) {
+    return add_dropout(x, sublayer(norm->forward(x)), config.dropout, training);
+  }
+  return norm->forward(add_dropout(x, sublayer(x), config.dropout, training));
+}
+
+}  // namespace
 
 torch::nn::LayerNorm layer_norm(const LayerConfig& config) {
   return torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.d_model}).eps(config.norm_eps));
 }
 
 FeedForwardImpl::FeedForwardImpl(const LayerConfig& config)
-    : hidden_(config.d_model, config.d_ff), out_(config.d_ff, config.d_model), dropout_(config.dropout) {
+    : hidden_(config.d_model, config.d_ff),
+      out_(config.d_ff, config.d_model),
+      activation_(config.activation),
+      dropout_(config.activation_dropout) {
   register_module("hidden", hidden_);
   register_module("out", out_);
   for (const torch::nn::Linear& linear : {hidden_, out_}) xavier_uniform_(linear->weight);
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
-  return out_->forward(relu_dropout(hidden_->forward(x), dropout_, is_training()));
+  const at::Tensor hidden = hidden_->forward(x);
+  return out_->forward(activation_ == Activation::kRelu ? relu_dropout(hidden, dropout_, is_training())
+                                                        : nn::dropout(at::gelu(hidden), dropout_, is_training()));
 }
 
 EncoderLayerImpl::EncoderLayerImpl(const LayerConfig& config)
-    : self_attention_norm_(layer_norm(config)),
+    : config_(config),
+      self_attention_norm_(layer_norm(config)),
       feed_forward_norm_(layer_norm(config)),
       self_attention_(config.attention()),
-      feed_forward_(config),
-      dropout_(config.dropout) {
+      feed_forward_(config) {
   register_module("self_attention_norm", self_attention_norm_);
   register_module("self_attention", self_attention_);
   register_module("feed_forward_norm", feed_forward_norm_);
   register_module("feed_forward", feed_forward_);
 }
 
-at::Tensor EncoderLayerImpl::residual(const at::Tensor& x, const at::Tensor& sublayer) {
-  return add_dropout(x, sublayer, dropout_, is_training());
-}
-
 at::Tensor EncoderLayerImpl::forward(const at::Tensor& x, const at::Tensor& lengths) {
-  const at::Tensor y =
-      residual(x, self_attention_->forward(self_attention_norm_->forward(x), lengths, /*causal=*/false));
-  return residual(y, feed_forward_->forward(feed_forward_norm_->forward(y)));
+  const at::Tensor y = residual(config_, is_training(), x, self_attention_norm_, [&](const at::Tensor& input) {
+    return self_attention_->forward(input, lengths, /*causal=*/false);
+  });
+  return residual(config_, is_training(), y, feed_forward_norm_,
+                  [&](const at::Tensor& input) { return feed_forward_->forward(input); });
 }
 
 DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
-    : self_attention_norm_(layer_norm(config)),
+    : config_(config),
+      self_attention_norm_(layer_norm(config)),
       cross_attention_norm_(layer_norm(config)),
       feed_forward_norm_(layer_norm(config)),
       self_attention_(config.attention()),
       cross_attention_(config.attention()),
-      feed_forward_(config),
-      dropout_(config.dropout) {
+      feed_forward_(config) {
   register_module("self_attention_norm", self_attention_norm_);
   register_module("self_attention", self_attention_);
   register_module("cross_attention_norm", cross_attention_norm_);
@@ -58,16 +76,16 @@ DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
-at::Tensor DecoderLayerImpl::residual(const at::Tensor& x, const at::Tensor& sublayer) {
-  return add_dropout(x, sublayer, dropout_, is_training());
-}
-
 at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const at::Tensor& lengths, const at::Tensor& memory,
                                      const at::Tensor& memory_lengths) {
-  at::Tensor y = residual(x, self_attention_->forward(self_attention_norm_->forward(x), lengths, /*causal=*/true));
-  y = residual(y, cross_attention_->forward(cross_attention_norm_->forward(y), lengths,
-                                            cross_attention_->keys_values(memory), memory_lengths));
-  return residual(y, feed_forward_->forward(feed_forward_norm_->forward(y)));
+  at::Tensor y = residual(config_, is_training(), x, self_attention_norm_, [&](const at::Tensor& input) {
+    return self_attention_->forward(input, lengths, /*causal=*/true);
+  });
+  y = residual(config_, is_training(), y, cross_attention_norm_, [&](const at::Tensor& input) {
+    return cross_attention_->forward(input, lengths, cross_attention_->keys_values(memory), memory_lengths);
+  });
+  return residual(config_, is_training(), y, feed_forward_norm_,
+                  [&](const at::Tensor& input) { return feed_forward_->forward(input); });
 }
 
 at::Tensor DecoderLayerImpl::memory_keys_values(const at::Tensor& memory) {
@@ -76,12 +94,15 @@ at::Tensor DecoderLayerImpl::memory_keys_values(const at::Tensor& memory) {
 
 at::Tensor DecoderLayerImpl::step(const at::Tensor& x, KeyValueCache& cache, const at::Tensor& memory_keys_values,
                                   const at::Tensor& memory_lengths) {
-  at::Tensor y = residual(x, self_attention_->step(self_attention_norm_->forward(x), cache));
-  // A sentence's hypotheses share its memory, so they are the query rows of one attention.
-  const int64_t sentences = memory_keys_values.size(0);
-  const at::Tensor queries = cross_attention_norm_->forward(y).view({sentences, -1, y.size(1)});
-  y = residual(y, cross_attention_->forward(queries, at::Tensor(), memory_keys_values, memory_lengths).flatten(0, 1));
-  return residual(y, feed_forward_->forward(feed_forward_norm_->forward(y)));
+  at::Tensor y = residual(config_, is_training(), x, self_attention_norm_,
+                          [&](const at::Tensor& input) { return self_attention_->step(input, cache); });
+  y = residual(config_, is_training(), y, cross_attention_norm_, [&](const at::Tensor& input) {
+    // A sentence's hypotheses share its memory, so they are the query rows of one attention.
+    const at::Tensor queries = input.view({memory_keys_values.size(0), -1, input.size(1)});
+    return cross_attention_->forward(queries, at::Tensor(), memory_keys_values, memory_lengths).flatten(0, 1);
+  });
+  return residual(config_, is_training(), y, feed_forward_norm_,
+                  [&](const at::Tensor& input) { return feed_forward_->forward(input); });
 }
 
 }  // namespace strobe::nn

@@ -1,5 +1,7 @@
-// The layers of a pre-norm Transformer: x + dropout(sublayer(norm(x))) (Xiong et al. 2020, arXiv 2002.04745, figure
-// 1b).
+// The layers of a Transformer (Vaswani et al. 2017, arXiv 1706.03762), each sublayer in a residual connection:
+//   pre-norm   x + dropout(sublayer(norm(x)))   (Xiong et al. 2020, arXiv 2002.04745, figure 1b)
+//   post-norm  norm(x + dropout(sublayer(x)))   (Vaswani et al. 2017, section 3.1)
+// Whatever the options, matrices begin as nn/init.h says, biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), gains at 1.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,21 +16,31 @@
 
 namespace strobe::nn {
 
+enum class NormPlacement { kPre, kPost };
+enum class Activation {
+  kRelu,
+  kGelu
+};  // kGelu: x Phi(x) (Hendrycks & Gimpel 2016, arXiv 1606.08415), not the tanh form
+
 struct LayerConfig {
   int64_t d_model = 512;
   int64_t num_heads = 8;
   int64_t d_ff = 2048;
-  double dropout = 0.1;  // of attention probabilities, of the feed-forward's hidden units, of every sublayer's output
+  double dropout = 0.1;             // of every sublayer's output
+  double attention_dropout = 0.1;   // of the attention probabilities
+  double activation_dropout = 0.1;  // of the feed-forward's hidden units
+  NormPlacement norm = NormPlacement::kPre;
+  Activation activation = Activation::kRelu;
   double norm_eps = 1e-6;
   std::string attn_type = "imp_flash_attn";
 
-  AttentionConfig attention() const { return {d_model, num_heads, dropout, attn_type}; }
+  AttentionConfig attention() const { return {d_model, num_heads, attention_dropout, attn_type}; }
 };
 
 /// LayerNorm over the last dimension with gain and bias.
 torch::nn::LayerNorm layer_norm(const LayerConfig& config);
 
-/// max(0, x W1 + b1) W2 + b2 with dropout on the hidden units (Vaswani et al. 2017, equation 2).
+/// activation(x W1 + b1) W2 + b2 with dropout on the hidden units (Vaswani et al. 2017, equation 2).
 class FeedForwardImpl : public torch::nn::Module {
  public:
   explicit FeedForwardImpl(const LayerConfig& config);
@@ -38,6 +50,7 @@ class FeedForwardImpl : public torch::nn::Module {
  private:
   torch::nn::Linear hidden_;
   torch::nn::Linear out_;
+  Activation activation_;
   double dropout_;
 };
 TORCH_MODULE(FeedForward);
@@ -49,12 +62,10 @@ class EncoderLayerImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& lengths);
 
  private:
-  at::Tensor residual(const at::Tensor& x, const at::Tensor& sublayer);
-
+  LayerConfig config_;
   torch::nn::LayerNorm self_attention_norm_, feed_forward_norm_;
   SelfAttention self_attention_;
   FeedForward feed_forward_;
-  double dropout_;
 };
 TORCH_MODULE(EncoderLayer);
 
@@ -74,13 +85,11 @@ class DecoderLayerImpl : public torch::nn::Module {
                   const at::Tensor& memory_lengths);
 
  private:
-  at::Tensor residual(const at::Tensor& x, const at::Tensor& sublayer);
-
+  LayerConfig config_;
   torch::nn::LayerNorm self_attention_norm_, cross_attention_norm_, feed_forward_norm_;
   SelfAttention self_attention_;
   CrossAttention cross_attention_;
   FeedForward feed_forward_;
-  double dropout_;
 };
 TORCH_MODULE(DecoderLayer);
 
