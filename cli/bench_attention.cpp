@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
-#include <set>
 
 #include "bench/attention.h"
 #include "bench/attention_report.h"
@@ -105,19 +104,6 @@ void run(const Arguments& a, const std::string& command) {
     all.insert(all.end(), rows.begin(), rows.end());
   });
   if (json) json->write(bench::to_json(all, options, command));
-}
-
-/// The options that were given, so that the result names the command that repeats it.
-std::string command_line(const CLI::App& app) {
-  std::string text = "strobe bench attention";
-  std::set<const CLI::Option*> seen;  // an option with several values stands there once for each
-  for (const CLI::Option* option : app.parse_order()) {
-    if (!seen.insert(option).second) continue;
-    text += " " + option->get_name();
-    if (option->get_items_expected_max() == 0) continue;
-    for (const std::string& value : option->results()) text += " " + value;
-  }
-  return text;
 }
 
 }  // namespace

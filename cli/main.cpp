@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "train/environment.h"
 
 namespace strobe::cli {
 namespace {
@@ -17,10 +18,6 @@ namespace {
 const CLI::App* selected_command(const CLI::App* app) {
   while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
   return app;
-}
-
-std::string path_of(const CLI::App* app) {
-  return app->get_parent() == nullptr ? app->get_name() : path_of(app->get_parent()) + " " + app->get_name();
 }
 
 /// What stands where no option or command of that name exists, with the nearest name, or "" if all words were
@@ -47,7 +44,7 @@ std::string unknown_word(const CLI::App& app) {
 }
 
 int usage_error(const CLI::App& app, const CLI::ParseError& error) {
-  const std::string command = path_of(selected_command(&app));
+  const std::string command = path_of(*selected_command(&app));
   const std::string unknown = unknown_word(app);
   std::fprintf(stderr, "%s: error: %s\nTry `%s --help`.\n", command.c_str(),
                unknown.empty() ? error.what() : unknown.c_str(), command.c_str());
@@ -56,7 +53,7 @@ int usage_error(const CLI::App& app, const CLI::ParseError& error) {
 
 int run(int argc, char** argv) {
   CLI::App app("Exact FlashAttention for training, and the trainers on it.", "strobe");
-  app.set_version_flag("--version", STROBE_VERSION);
+  app.set_version_flag("--version", train::version());
   app.require_subcommand(1);
   CLI::App* nmt = app.add_subcommand("nmt", "Transformer translation");
   nmt->require_subcommand(1);
@@ -78,9 +75,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return usage_error(app, error);
   } catch (const c10::Error& error) {
-    std::fprintf(stderr, "%s: error: %s\n", path_of(selected_command(&app)).c_str(), error.what_without_backtrace());
+    std::fprintf(stderr, "%s: error: %s\n", path_of(*selected_command(&app)).c_str(), error.what_without_backtrace());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: error: %s\n", path_of(selected_command(&app)).c_str(), error.what());
+    std::fprintf(stderr, "%s: error: %s\n", path_of(*selected_command(&app)).c_str(), error.what());
   }
   return 1;
 }

@@ -25,9 +25,19 @@ std::string processor_name() {
 
 }  // namespace
 
+std::string version() { return STROBE_VERSION; }
+
 std::string commit() { return STROBE_COMMIT; }
 
 std::string torch_version() { return TORCH_VERSION; }
+
+std::string compiler_version() {
+#ifdef __clang__
+  return "Clang " __clang_version__;
+#else
+  return "GCC " __VERSION__;
+#endif
+}
 
 std::string device_name([[maybe_unused]] at::Device device) {
 #ifdef STROBE_CUDA

@@ -24,5 +24,20 @@ TEST(OneOf, TakesWhatIsAllowedAndNamesTheRest) {
   EXPECT_EQ(validator(bad), "expected {dotscale|flash_attn}, found \"dotscael\"; did you mean \"dotscale\"?");
 }
 
+TEST(CommandLine, RepeatsWhatWasGivenQuotedForAShell) {
+  CLI::App app("a program", "strobe");
+  CLI::App* train = app.add_subcommand("train");
+  std::vector<std::string> texts;
+  int epochs = 1;
+  bool quick = false;
+  train->add_option("--text", texts)->expected(1)->take_all();
+  train->add_option("--epochs", epochs);
+  train->add_option("--seed", epochs);
+  train->add_flag("--quick", quick);
+  std::vector<std::string> words = {"it's a test", "--text", "--quick", "3", "--epochs", "one", "--text", "train"};
+  app.parse(words);
+  EXPECT_EQ(command_line(*train), "strobe train --text one 'it'\\''s a test' --epochs 3 --quick");
+}
+
 }  // namespace
 }  // namespace strobe::cli
