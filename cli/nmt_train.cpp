@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "cli/nmt_model_options.h"
 #include "cli/nmt_options.h"
 #include "cli/nmt_presets.h"
 #include "cli/options.h"
@@ -34,11 +35,11 @@ std::vector<std::string> names_of(const std::map<std::string, Kind>& kinds) {
 /// What the command line says, where it is not said in ExperimentOptions' own terms.
 struct Arguments {
   nmt::ExperimentOptions experiment;
+  ModelOptions model;
   RunOptions run;
   std::string optimizer = "adam";
   std::string schedule = "noam";
   std::string bleu_tokenize = "auto";
-  int64_t layers = 6;
   std::optional<int64_t> warmup;
   int64_t valid_beam = 1;
 };
@@ -48,23 +49,6 @@ void add_paths(CLI::App& command, Arguments& a) {
   command.add_option("--out", a.experiment.trainer.folder, "where train.log, model.pth, last.pt and output.txt go")
       ->capture_default_str();
   command.add_option("--resume", a.experiment.trainer.resume, "a last.pt to go on from, bit for bit");
-}
-
-void add_model(CLI::App& command, Arguments& a) {
-  nmt::ModelConfig& model = a.experiment.model;
-  add_attn_type(command, model.attn_type)->capture_default_str();
-  const auto size = [&](const char* name, int64_t& value, const char* help) {
-    return command.add_option(name, value, help)->check(CLI::PositiveNumber)->capture_default_str()->group("Model");
-  };
-  size("--d-model", model.d_model, "width");
-  size("--heads", model.num_heads, "attention heads");
-  size("--d-ff", model.d_ff, "width of the feed-forward's hidden layer");
-  CLI::Option* layers = size("--layers", a.layers, "encoder and decoder layers");
-  layers->each([&model](const std::string& value) { model.encoder_layers = model.decoder_layers = std::stoll(value); });
-  command.add_option("--dropout", model.dropout, "of attention, feed-forward, embeddings and residuals")
-      ->check(CLI::Range(0.0, 0.999))
-      ->capture_default_str()
-      ->group("Model");
 }
 
 void add_batches(CLI::App& command, Arguments& a) {
@@ -143,6 +127,7 @@ std::vector<Preset> presets() {
 
 void run(const Arguments& arguments) {
   nmt::ExperimentOptions options = arguments.experiment;
+  options.model = arguments.model.config();
   options.trainer.device = arguments.run.start();
   options.trainer.precision = arguments.run.precision_on(options.trainer.device);
   options.trainer.optimizer.kind = kOptimizers.at(arguments.optimizer);
@@ -162,7 +147,7 @@ void add_nmt_train(CLI::App& parent) {
   CLI::App* command = parent.add_subcommand("train", "Train a translation model, then test the best one");
   const auto arguments = std::make_shared<Arguments>();
   add_paths(*command, *arguments);
-  add_model(*command, *arguments);
+  arguments->model.add_to(*command);
   add_batches(*command, *arguments);
   add_optimization(*command, *arguments);
   add_course(*command, *arguments);
