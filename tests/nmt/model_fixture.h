@@ -28,6 +28,23 @@ inline ModelConfig small_config(const std::string& attn_type, double dropout = 0
   return config;
 }
 
+/// What a model can be besides its size.
+struct Variant {
+  std::string attn_type = "imp_flash_attn";
+  std::string norm = "pre";
+  std::string tie_embeddings = "none";
+  std::string activation = "relu";
+};
+
+inline ModelConfig small_config(const Variant& variant, double dropout = 0.1) {
+  ModelConfig config = small_config(variant.attn_type, dropout);
+  config.norm = variant.norm;
+  config.tie_embeddings = variant.tie_embeddings;
+  config.activation = variant.activation;
+  if (variant.tie_embeddings == "all") config.source_vocabulary = config.target_vocabulary;
+  return config;
+}
+
 /// A model from `seed`: the same weights for every attention type.
 inline Transformer seeded_model(const ModelConfig& config, uint64_t seed = 1) {
   at::manual_seed(seed);
@@ -58,6 +75,19 @@ inline Batch batch_of(const std::vector<EncodedPair>& pairs) {
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
   return make_batch(pairs, all, at::kCPU);
 }
+
+/// Every attention in a pre-norm model, and every other option once.
+class EveryModel : public testing::TestWithParam<Variant> {};
+#define STROBE_FOR_EVERY_MODEL(suite)                                                                        \
+  INSTANTIATE_TEST_SUITE_P(                                                                                  \
+      Models, suite,                                                                                         \
+      testing::Values(Variant{"dotscale"}, Variant{"flash_attn"}, Variant{"imp_flash_attn"},                 \
+                      Variant{"imp_flash_attn", "post"}, Variant{"imp_flash_attn", "pre", "target", "gelu"}, \
+                      Variant{"imp_flash_attn", "post", "all"}),                                             \
+      [](const auto& info) {                                                                                 \
+        const Variant& v = info.param;                                                                       \
+        return v.attn_type + "_" + v.norm + "_" + v.tie_embeddings + "_" + v.activation;                     \
+      })
 
 class EveryAttention : public testing::TestWithParam<const char*> {};
 #define STROBE_FOR_EVERY_ATTENTION(suite) \

@@ -7,6 +7,7 @@
 #include <ATen/ops/nll_loss.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model_fixture.h"
@@ -16,8 +17,8 @@
 namespace strobe::nmt {
 namespace {
 
-using TransformerProperties = EveryAttention;
-STROBE_FOR_EVERY_ATTENTION(TransformerProperties);
+using TransformerProperties = EveryModel;
+STROBE_FOR_EVERY_MODEL(TransformerProperties);
 
 TEST_P(TransformerProperties, FutureEditsChangeNothingEarlier) {
   const c10::NoGradGuard no_grad;
@@ -92,7 +93,7 @@ TEST_P(TransformerProperties, EverySourceTokenIsSeenByEveryTargetToken) {
   for (int64_t edited = 0; edited < batch.source.size(1); ++edited) {
     Batch changed = batch;
     changed.source = batch.source.clone();
-    changed.source.select(1, edited).add_(1).remainder_(50);
+    changed.source.select(1, edited).add_(1).remainder_(model->config().source_vocabulary);
     const at::Tensor same = model->forward(changed).eq(before).all(-1);
     EXPECT_FALSE(same.any().item<bool>()) << "source token " << edited;
   }
@@ -137,6 +138,70 @@ TEST_P(TransformerProperties, RandomTargetsCannotBeLearnt) {
   EXPECT_LE(sum / static_cast<double>(measured), entropy + 0.1);
 }
 
+TEST_P(TransformerProperties, StepsWithCachesEqualTheWholeSequence) {
+  const c10::NoGradGuard no_grad;
+  Transformer model = seeded_model(small_config(GetParam()));
+  model->eval();
+  const Batch batch = batch_of(random_pairs(3, model->config(), 20, 13));
+  const at::Tensor whole = model->forward(batch);
+  DecoderState state = model->start(batch.source, batch.source_lengths);
+  for (int64_t t = 0; t < batch.target_in.size(1); ++t) {
+    const at::Tensor error = (model->step(batch.target_in.select(1, t), state) - whole.select(1, t)).abs();
+    const at::Tensor real = batch.target_lengths.gt(t).unsqueeze(1);
+    // A few hundred fp32 roundings on logits of order 1.
+    EXPECT_LE((error * real).max().item<double>(), 500 * 6e-8 * whole.abs().max().item<double>()) << "token " << t;
+  }
+}
+
+TEST_P(TransformerProperties, DropoutHasItsPlaces) {
+  const ModelConfig plain = small_config(GetParam(), 0.0);
+  const Batch batch = batch_of(random_pairs(3, plain, 12, 14));
+  const auto loss = [&](auto set, bool training = true) {
+    ModelConfig config = plain;
+    set(config);
+    Transformer model = seeded_model(config);
+    model->train(training);
+    at::manual_seed(15);
+    return model->loss(batch, 0.0).item<double>();
+  };
+  const double without = loss([](ModelConfig&) {});
+  const std::vector<double> losses = {loss([](ModelConfig& c) { c.attention_dropout = 0.4; }),
+                                      loss([](ModelConfig& c) { c.activation_dropout = 0.4; }),
+                                      loss([](ModelConfig& c) { c.embedding_dropout = 0.4; }), loss([](ModelConfig& c) {
+                                        c.dropout = 0.4;
+                                        c.attention_dropout = c.activation_dropout = c.embedding_dropout = 0.0;
+                                      })};
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    EXPECT_NE(losses[i], without) << i;
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(losses[i], losses[j]) << i << ", " << j;
+  }
+  const auto everywhere = [](ModelConfig& c) { c.dropout = 0.4; };
+  EXPECT_EQ(loss(everywhere), loss([](ModelConfig& c) {
+              c.dropout = 0.4;
+              c.attention_dropout = c.activation_dropout = c.embedding_dropout = 0.4;
+            }));
+  EXPECT_EQ(loss(everywhere, /*training=*/false), loss([](ModelConfig&) {}, /*training=*/false));
+}
+
+TEST(TransformerTies, ShareOneParameter) {
+  const auto names = [](const std::string& tie) {
+    return seeded_model(small_config(Variant{"imp_flash_attn", "pre", tie}))->named_parameters();
+  };
+  EXPECT_TRUE(names("none").contains("generator.weight"));
+  EXPECT_FALSE(names("target").contains("generator.weight"));
+  EXPECT_TRUE(names("target").contains("decoder.embedding.tokens.weight"));
+  EXPECT_FALSE(names("all").contains("decoder.embedding.tokens.weight"));
+  EXPECT_TRUE(names("all").contains("encoder.embedding.tokens.weight"));
+}
+
+TEST(TransformerTies, OutliveAMove) {
+  Transformer model = seeded_model(small_config(Variant{"dotscale", "post", "all"}, 0.0));
+  const Batch batch = batch_of(random_pairs(2, model->config(), 12, 16));
+  const double single = model->loss(batch, 0.0).item<double>();
+  model->to(at::kDouble);
+  EXPECT_NEAR(model->loss(batch, 0.0).item<double>(), single, 1e-5 * single);
+}
+
 TEST(TransformerTypes, TrainAlike) {
   std::vector<double> losses;
   std::vector<at::Tensor> gradients;
@@ -174,19 +239,51 @@ TEST(TransformerLoss, IsCrossEntropyOfTheRealTokens) {
 }
 
 TEST(TransformerConfig, GoesThroughADict) {
-  ModelConfig config = small_config("flash_attn", 0.25);
+  ModelConfig config = small_config(Variant{"flash_attn", "post", "all", "gelu"}, 0.25);
   config.encoder_layers = 3;
+  config.activation_dropout = 0.05;
   const ModelConfig back = model_config(to_dict(config));
   EXPECT_EQ(back.encoder_layers, 3);
+  EXPECT_EQ(back.norm, "post");
+  EXPECT_EQ(back.tie_embeddings, "all");
+  EXPECT_EQ(back.activation, "gelu");
   EXPECT_EQ(back.dropout, 0.25);
+  EXPECT_EQ(back.attention_dropout, 0.25);
+  EXPECT_EQ(back.activation_dropout, 0.05);
   EXPECT_EQ(back.attn_type, "flash_attn");
-  EXPECT_EQ(back.source_vocabulary, 50);
-  train::Dict unknown = to_dict(config);
-  unknown["new_field"] = 1;
-  EXPECT_THROW(model_config(unknown), train::CheckpointError);
-  train::Dict missing;
-  missing["d_model"] = 32;
-  EXPECT_THROW(model_config(missing), train::CheckpointError);
+  EXPECT_EQ(back.source_vocabulary, 46);
+}
+
+TEST(TransformerConfig, OldCheckpointsHaveTheDefaults) {
+  const train::Dict all = to_dict(small_config("dotscale", 0.25));
+  const auto without = [&](std::initializer_list<const char*> names) {
+    train::Dict dict;
+    for (const auto& [key, value] : all) {
+      const bool left_out = std::find(names.begin(), names.end(), std::get<std::string>(key)) != names.end();
+      if (!left_out) dict[key] = value;
+    }
+    return dict;
+  };
+  const ModelConfig old = model_config(without(
+      {"norm", "activation", "tie_embeddings", "attention_dropout", "activation_dropout", "embedding_dropout"}));
+  EXPECT_EQ(old.norm, "pre");
+  EXPECT_EQ(old.activation, "relu");
+  EXPECT_EQ(old.tie_embeddings, "none");
+  EXPECT_EQ(old.layer().attention_dropout, 0.25);
+  EXPECT_EQ(old.embeddings_dropout(), 0.25);
+  EXPECT_THROW(model_config(without({"d_model"})), train::CheckpointError);
+}
+
+TEST(TransformerConfig, UnknownEntriesAreNamed) {
+  train::Dict unknown = to_dict(small_config("dotscale"));
+  unknown["tied_embeddings"] = "all";
+  try {
+    model_config(unknown);
+    FAIL() << "expected an error";
+  } catch (const train::CheckpointError& error) {
+    EXPECT_NE(std::string(error.what()).find("\"tied_embeddings\", nearest is \"tie_embeddings\""), std::string::npos)
+        << error.what();
+  }
 }
 
 TEST(TransformerConfig, RejectsWhatIsOutOfRange) {
@@ -198,7 +295,12 @@ TEST(TransformerConfig, RejectsWhatIsOutOfRange) {
   EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.num_heads = 3; })), Error);
   EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.encoder_layers = 0; })), Error);
   EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.dropout = 1.0; })), Error);
+  EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.attention_dropout = -0.1; })), Error);
   EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.attn_type = "flash"; })), Error);
+  EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.norm = "both"; })), Error);
+  EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.activation = "swish"; })), Error);
+  EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.tie_embeddings = "source"; })), Error);
+  EXPECT_THROW(Transformer(with([](ModelConfig& c) { c.tie_embeddings = "all"; })), Error);  // 50 and 46 pieces
 }
 
 TEST(TransformerConfig, DefaultsHaveFlashAttentionNmtsSize) {

@@ -27,6 +27,21 @@ TEST(Positions, AreInterleavedSinesAndCosines) {
     }
   }
   EXPECT_THROW(sinusoidal_positions(3, 7), Error);
+  EXPECT_TRUE(at::equal(sinusoidal_positions(50, 8, at::kDouble).to(at::kFloat), table));
+  EXPECT_FALSE(at::equal(sinusoidal_positions(50, 8, at::kDouble), table.to(at::kDouble)));
+}
+
+TEST(TokenEmbedding, BorrowsAWeightWithoutOwningIt) {
+  const c10::NoGradGuard no_grad;
+  TokenEmbedding owner(20, 8, 0.0);
+  TokenEmbedding borrower(owner->weight(), 0.0);
+  EXPECT_EQ(owner->parameters().size(), 1u);
+  EXPECT_TRUE(borrower->parameters().empty());
+  const at::Tensor ids = at::randint(20, {2, 5}, at::kLong);
+  EXPECT_TRUE(at::equal(borrower->forward(ids), owner->forward(ids)));
+  owner->to(at::kDouble);
+  EXPECT_EQ(borrower->forward(ids).scalar_type(), at::kDouble);
+  EXPECT_TRUE(at::equal(borrower->forward(ids), owner->forward(ids)));
 }
 
 TEST(TokenEmbedding, ScalesAndAddsPositions) {

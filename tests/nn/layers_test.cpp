@@ -1,4 +1,4 @@
-// Layers: the pre-norm formula, and decoding steps against the whole sequence.
+// Layers: the pre-norm and post-norm formulas, and decoding steps against the whole sequence.
 #include "nn/layers.h"
 
 #include <ATen/ops/layer_norm.h>
@@ -59,6 +59,27 @@ TEST(EncoderLayer, NormalisesBeforeEachSublayer) {
   const at::Tensor hidden = at::relu(at::linear(norm, p["feed_forward.hidden.weight"], p["feed_forward.hidden.bias"]));
   const at::Tensor expected = x + at::linear(hidden, p["feed_forward.out.weight"], p["feed_forward.out.bias"]);
   EXPECT_LE(max_error(layer->forward(x, at::Tensor()), expected), 10 * kTolerance);  // values up to 30
+}
+
+TEST(EncoderLayer, NormalisesAfterEachResidual) {
+  const c10::NoGradGuard no_grad;
+  torch::manual_seed(4);
+  LayerConfig config = config_of("dotscale");
+  config.norm = NormPlacement::kPost;
+  EncoderLayer layer(config);
+  layer->eval();
+  auto p = layer->named_parameters();
+  for (const char* name : {"self_attention.out.weight", "self_attention.out.bias"}) p[name].zero_();
+  const at::Tensor x = at::randn({2, 5, 32}) * 3;
+  const auto norm = [&](const std::string& name, const at::Tensor& y) {
+    return at::layer_norm(y, {32}, p[name + ".weight"], p[name + ".bias"], 1e-6);
+  };
+  p["self_attention_norm.weight"].normal_();
+  p["feed_forward_norm.bias"].normal_();
+  const at::Tensor y = norm("self_attention_norm", x);
+  const at::Tensor hidden = at::relu(at::linear(y, p["feed_forward.hidden.weight"], p["feed_forward.hidden.bias"]));
+  const at::Tensor out = at::linear(hidden, p["feed_forward.out.weight"], p["feed_forward.out.bias"]);
+  EXPECT_LE(max_error(layer->forward(x, at::Tensor()), norm("feed_forward_norm", y + out)), kTolerance);
 }
 
 class DecoderLayerTypes : public testing::TestWithParam<const char*> {};
