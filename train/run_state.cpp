@@ -33,7 +33,21 @@ EpochTotals totals_from(const Dict& dict) {
   return totals;
 }
 
+List to_list(const std::vector<int64_t>& numbers) { return {numbers.begin(), numbers.end()}; }
+
+std::vector<int64_t> numbers_from(const List& list) {
+  std::vector<int64_t> numbers;
+  for (const Value& value : list) numbers.push_back(value.as_int());
+  return numbers;
+}
+
 }  // namespace
+
+double ratio(double part, double whole) { return whole > 0 ? part / whole : 0.0; }
+
+double EpochTotals::loss() const { return ratio(loss_sum, loss_count); }
+double EpochTotals::target_tokens_per_second() const { return ratio(static_cast<double>(target_tokens), seconds); }
+double EpochTotals::padding_share() const { return ratio(static_cast<double>(padding), static_cast<double>(slots)); }
 
 Dict to_dict(const RunState& state) {
   Dict dict;
@@ -42,7 +56,10 @@ Dict to_dict(const RunState& state) {
   dict["update"] = state.update;
   dict["best_score"] = state.best_score ? Value(*state.best_score) : Value();
   dict["best_epoch"] = state.best_epoch;
+  dict["best_update"] = state.best_update;
   dict["bad_validations"] = state.bad_validations;
+  dict["validated_update"] = state.validated_update;
+  dict["kept"] = to_list(state.kept);
   dict["totals"] = to_dict(state.totals);
   return dict;
 }
@@ -54,7 +71,10 @@ RunState run_state_from(const Dict& dict) {
   state.update = dict.at("update").as_int();
   if (const Value& best = dict.at("best_score"); !best.is_none()) state.best_score = best.as_double();
   state.best_epoch = dict.at("best_epoch").as_int();
+  state.best_update = dict.at("best_update").as_int();
   state.bad_validations = dict.at("bad_validations").as_int();
+  state.validated_update = dict.at("validated_update").as_int();
+  state.kept = numbers_from(dict.at("kept").as_list());
   state.totals = totals_from(dict.at("totals").as_dict());
   if (state.epoch < 1 || state.batch < 0 || state.update < 0) throw CheckpointError("trainer state: out of range");
   return state;

@@ -10,7 +10,7 @@
 #include "train/precision.h"
 #include "train/run_state.h"
 #include "train/task.h"
-#include "train/trainer.h"
+#include "train/trainer_options.h"
 
 namespace strobe::train {
 
