@@ -43,13 +43,20 @@ void add_search_options(CLI::App& command, nmt::SearchOptions& options) {
       ->capture_default_str();
   command
       .add_option("--max-length", options.max_length,
-                  "most tokens of a translation; 0: 60, or twice the source's tokens where that is more")
+                  "most tokens of a translation, the end of sentence counted; 0: 60, or twice the source's tokens "
+                  "where that is more")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--min-length", options.min_length, "fewest tokens of a translation, the end of sentence not counted")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       .add_option("--length-penalty", options.length_penalty,
-                  "a: hypotheses compare by log-probability / tokens^a; 0: by log-probability")
+                  "a: hypotheses compare by (log-probability - w tokens) / tokens^a, the end of sentence counted")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--word-penalty", options.word_penalty, "w of --length-penalty's formula; below 0 rewards length")
       ->capture_default_str();
 }
 

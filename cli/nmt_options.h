@@ -26,7 +26,7 @@ struct RunOptions {
   train::Precision precision_on(at::Device device) const;
 };
 
-/// --beam, --max-length, --length-penalty.
+/// --beam, --max-length, --min-length, --length-penalty, --word-penalty.
 void add_search_options(CLI::App& command, nmt::SearchOptions& options);
 
 /// --attn_type, --attn-type.

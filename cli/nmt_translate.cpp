@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -16,6 +18,7 @@ struct Arguments {
   std::filesystem::path model = "experiment/model.pth";
   std::vector<std::string> texts;
   std::string attn_type;
+  int64_t n_best = 0;
   nmt::TranslateOptions translate;
   RunOptions run;
 };
@@ -35,12 +38,18 @@ std::vector<std::string> read_lines(std::istream& in, int64_t count) {
 
 class Translator {
  public:
-  Translator(nmt::TranslationModel model, const nmt::TranslateOptions& options)
-      : model_(std::move(model)), options_(options) {}
+  Translator(nmt::TranslationModel model, const nmt::TranslateOptions& options, bool n_best)
+      : model_(std::move(model)), options_(options), n_best_(n_best) {}
 
   void print(const std::vector<std::string>& lines) {
     const nmt::Translations translations = nmt::translate(model_, lines, options_);
-    for (const std::string& line : translations.lines) std::cout << line << '\n';
+    for (std::size_t i = 0; i < translations.lines.size(); ++i) {
+      if (n_best_) {
+        print_list(lines_ + i, translations.lines[i]);
+      } else {
+        std::cout << translations.lines[i].front().text << '\n';
+      }
+    }
     std::cout.flush();
     if (first_invalid_ == 0 && !translations.invalid_utf8.empty()) {
       first_invalid_ = lines_ + translations.invalid_utf8.front() + 1;
@@ -56,16 +65,28 @@ class Translator {
   }
 
  private:
+  /// The n-best lists of Moses and Marian: line (from 0) ||| translation ||| F0= log-probability ||| score.
+  static void print_list(std::size_t line, const std::vector<nmt::Translation>& translations) {
+    for (const nmt::Translation& translation : translations) {
+      std::cout << fmt::format("{} ||| {} ||| F0= {:.6f} ||| {:.6f}\n", line, translation.text,
+                               translation.log_probability, translation.score);
+    }
+  }
+
   nmt::TranslationModel model_;
   nmt::TranslateOptions options_;
+  bool n_best_;
   std::size_t lines_ = 0, invalid_ = 0, first_invalid_ = 0;  // lines count from 1
 };
 
 void run(const Arguments& arguments) {
   const at::Device device = arguments.run.start();
   nmt::TranslateOptions options = arguments.translate;
+  if (arguments.n_best > 0) options.search.n_best = arguments.n_best;
+  nmt::validate(options.search);
   options.precision = arguments.run.precision_on(device);
-  Translator translator(nmt::load_translation_model(arguments.model, device, arguments.attn_type), options);
+  Translator translator(nmt::load_translation_model(arguments.model, device, arguments.attn_type), options,
+                        arguments.n_best > 0);
   if (!arguments.texts.empty()) {
     translator.print(arguments.texts);
   } else {
@@ -86,6 +107,12 @@ void add_nmt_translate(CLI::App& parent) {
   command->add_option("--text", a->texts, "a sentence to translate, instead of standard input; may be repeated")
       ->expected(1)
       ->take_all();
+  command
+      ->add_option("--n-best", a->n_best,
+                   "print up to so many translations of each line, at most --beam, as "
+                   "`line ||| translation ||| F0= log-probability ||| score`, lines from 0; 0: print the best alone")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   add_translate_options(*command, a->attn_type, a->translate, a->run);
   command->callback([a] { run(*a); });
 }

@@ -24,8 +24,8 @@ double mean_loss(Transformer& model, const std::vector<EncodedPair>& pairs, cons
 Evaluation evaluate(TranslationModel& model, const Dataset& data, const TranslateOptions& options) {
   Evaluation evaluation;
   evaluation.loss = mean_loss(model.model, data.pairs, options);
-  for (const Hypothesis& hypothesis : search_all(model.model, data.pairs, options)) {
-    evaluation.hypotheses.push_back(model.vocabularies.target.decode(hypothesis.ids));
+  for (const NBest& found : search_all(model.model, data.pairs, options)) {
+    evaluation.hypotheses.push_back(model.vocabularies.target.decode(found.front().ids));
   }
   std::vector<std::string> references;
   for (const SentencePair& text : data.texts) references.push_back(text.target);

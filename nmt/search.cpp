@@ -27,10 +27,14 @@ at::Tensor indices(const std::vector<int64_t>& values, at::Device device) {
   return tensor.to(device);
 }
 
-/// [R, V] log-probabilities in fp32, of which pad and bos are -inf.
-at::Tensor log_probabilities(const at::Tensor& logits) {
-  at::Tensor scores = at::log_softmax(logits, -1, at::kFloat);
+/// [R, V] log-probabilities in fp32 of the next token. Those of pad and bos are -inf, and, until `min_length` tokens
+/// stand, that of eos.
+at::Tensor next_log_probabilities(Transformer& model, const std::vector<int64_t>& ids, DecoderState& state,
+                                  const at::Tensor& source, const SearchOptions& options) {
+  const bool too_short = state.position() < options.min_length;
+  at::Tensor scores = at::log_softmax(model->step(indices(ids, source.device()), state), -1, at::kFloat);
   for (const int64_t id : {kPadId, kBosId}) scores.select(1, id).fill_(kMinusInfinity);
+  if (too_short) scores.select(1, kEosId).fill_(kMinusInfinity);
   return scores;
 }
 
@@ -40,13 +44,26 @@ std::vector<int64_t> length_limits(const at::Tensor& source_lengths, const Searc
   std::vector<int64_t> limits;
   for (int64_t b = 0; b < lengths.size(0); ++b) {
     const int64_t source = lengths.const_data_ptr<int32_t>()[b];
-    limits.push_back(options.max_length > 0 ? options.max_length : std::max(kLeastMaxLength, 2 * source));
+    limits.push_back(options.max_length > 0 ? options.max_length
+                                            : std::max({kLeastMaxLength, 2 * source, options.min_length + 1}));
   }
   return limits;
 }
 
-double normalized(double sum, int64_t tokens, double length_penalty) {
-  return sum / std::pow(static_cast<double>(tokens), length_penalty);
+double penalized(double sum, double tokens, const SearchOptions& options) {
+  return (sum - options.word_penalty * tokens) / std::pow(tokens, options.length_penalty);
+}
+
+/// What no hypothesis of `first` to `last` tokens can exceed whose log-probability is at most `sum`. As a function of
+/// the tokens t, (sum - w t) / t^a has the derivative (-a sum - (1 - a) w t) / t^(a + 1): its sign changes at most
+/// once, so the maximum lies at an end or there.
+double upper_bound(double sum, int64_t first, int64_t last, const SearchOptions& options) {
+  const double a = options.length_penalty, w = options.word_penalty;
+  const auto low = static_cast<double>(first), high = static_cast<double>(last);
+  double bound = std::max(penalized(sum, low, options), penalized(sum, high, options));
+  const double turning = -a * sum / ((1.0 - a) * w);  // inf or NaN where there is none
+  if (turning > low && turning < high) bound = std::max(bound, penalized(sum, turning, options));
+  return bound;
 }
 
 struct Live {
@@ -59,9 +76,15 @@ struct Beam {
   int64_t sentence = 0;  // in the input
   int64_t limit = 0;
   std::vector<Live> live;  // best first
-  Hypothesis best{{}, kMinusInfinity};
-  bool finished_any = false;
+  NBest finished;          // best first, those found earlier before their equals
 };
+
+void add_finished(NBest& finished, Hypothesis hypothesis, int64_t n_best) {
+  const auto place = std::upper_bound(finished.begin(), finished.end(), hypothesis,
+                                      [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
+  finished.insert(place, std::move(hypothesis));
+  if (static_cast<int64_t>(finished.size()) > n_best) finished.pop_back();
+}
 
 /// What a step found for one sentence, best first.
 struct Candidate {
@@ -86,24 +109,29 @@ void advance(Beam& beam, const std::vector<Candidate>& candidates, const SearchO
       live.back().ids.push_back(candidate.token);
       parents.push_back(candidate.parent);
     } else if (static_cast<int64_t>(rank) < options.beam) {
-      const double score = normalized(candidate.sum, static_cast<int64_t>(prefix.size()) + 1, options.length_penalty);
-      if (!beam.finished_any || score > beam.best.score) beam.best = {prefix, score};
-      beam.finished_any = true;
+      const double score = penalized(candidate.sum, static_cast<double>(prefix.size() + 1), options);
+      add_finished(beam.finished, {prefix, score, candidate.sum}, options.n_best);
     }
   }
   beam.live = std::move(live);
 }
 
-/// Whether the sentence's result is known after `tokens` steps; if so it is in beam.best.
+/// Whether the sentence's result is known after `tokens` steps; if so it is in beam.finished.
 bool settle(Beam& beam, int64_t tokens, const SearchOptions& options) {
-  if (beam.live.empty()) return true;
-  const Live& first = beam.live.front();
-  if (tokens >= beam.limit) {
-    if (!beam.finished_any) beam.best = {first.ids, normalized(first.sum, tokens, options.length_penalty)};
+  NBest& finished = beam.finished;
+  if (tokens >= beam.limit && finished.empty()) {
+    for (Live& live : beam.live) {
+      const double score = penalized(live.sum, static_cast<double>(tokens), options);
+      add_finished(finished, {std::move(live.ids), score, live.sum}, options.n_best);
+    }
+  }
+  if (tokens >= beam.limit || beam.live.empty()) {
+    if (finished.empty()) finished.push_back({{}, kMinusInfinity, kMinusInfinity});
     return true;
   }
-  // Sums only fall, and dividing by more tokens raises a negative score at most to this.
-  return beam.finished_any && beam.best.score >= normalized(first.sum, beam.limit, options.length_penalty);
+  // A sum only falls as its hypothesis grows.
+  return static_cast<int64_t>(finished.size()) == options.n_best &&
+         finished.back().score >= upper_bound(beam.live.front().sum, tokens + 1, beam.limit, options);
 }
 
 /// The best continuations of every sentence: scores [B * width, V], of which each sentence has `width` rows.
@@ -142,39 +170,45 @@ void validate(const SearchOptions& options) {
     if (!holds) throw Error("search: " + text);
   };
   require(options.beam >= 1, "beam must be at least 1, got " + std::to_string(options.beam));
+  require(options.n_best >= 1 && options.n_best <= options.beam,
+          "n_best must be 1 to beam (" + std::to_string(options.beam) + "), got " + std::to_string(options.n_best));
   require(options.max_length >= 0, "max_length must be 0 or positive, got " + std::to_string(options.max_length));
+  require(options.min_length >= 0 && (options.max_length == 0 || options.min_length < options.max_length),
+          "min_length must be 0 or positive and below max_length, got " + std::to_string(options.min_length));
   require(std::isfinite(options.length_penalty) && options.length_penalty >= 0.0,
           "length_penalty must be 0 or positive, got " + std::to_string(options.length_penalty));
+  require(std::isfinite(options.word_penalty),
+          "word_penalty must be finite, got " + std::to_string(options.word_penalty));
 }
 
-std::vector<Hypothesis> search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
-                               const SearchOptions& options) {
+std::vector<NBest> search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
+                          const SearchOptions& options) {
   return options.beam == 1 ? greedy_search(model, source, source_lengths, options)
                            : beam_search(model, source, source_lengths, options);
 }
 
-std::vector<Hypothesis> greedy_search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
-                                      const SearchOptions& options) {
+std::vector<NBest> greedy_search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
+                                 const SearchOptions& options) {
   validate(options);
   const EvalModeGuard eval(*model);
   const std::vector<int64_t> limits = length_limits(source_lengths, options);
-  std::vector<Hypothesis> results(limits.size());
+  std::vector<NBest> results(limits.size(), NBest(1));
   std::vector<int64_t> sentences(limits.size());  // of the input, by row
   std::iota(sentences.begin(), sentences.end(), int64_t{0});
   DecoderState state = model->start(source, source_lengths);
   std::vector<int64_t> next(sentences.size(), kBosId);
   while (!sentences.empty()) {
-    const auto [best, tokens] = log_probabilities(model->step(indices(next, source.device()), state)).max(/*dim=*/1);
+    const auto [best, tokens] = next_log_probabilities(model, next, state, source, options).max(/*dim=*/1);
     const at::Tensor best_cpu = best.cpu(), tokens_cpu = tokens.cpu();
     std::vector<int64_t> rows, remaining;
     next.clear();
     for (std::size_t row = 0; row < sentences.size(); ++row) {
-      Hypothesis& result = results[sentences[row]];
+      Hypothesis& result = results[sentences[row]].front();
       const int64_t token = tokens_cpu.const_data_ptr<int64_t>()[row];
-      result.score += best_cpu.const_data_ptr<float>()[row];
+      result.log_probability += best_cpu.const_data_ptr<float>()[row];
       if (token != kEosId) result.ids.push_back(token);
       if (token == kEosId || state.position() >= limits[sentences[row]]) {
-        result.score = normalized(result.score, state.position(), options.length_penalty);
+        result.score = penalized(result.log_probability, static_cast<double>(state.position()), options);
         continue;
       }
       rows.push_back(static_cast<int64_t>(row));
@@ -191,19 +225,19 @@ std::vector<Hypothesis> greedy_search(Transformer& model, const at::Tensor& sour
   return results;
 }
 
-std::vector<Hypothesis> beam_search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
-                                    const SearchOptions& options) {
+std::vector<NBest> beam_search(Transformer& model, const at::Tensor& source, const at::Tensor& source_lengths,
+                               const SearchOptions& options) {
   validate(options);
   const EvalModeGuard eval(*model);
   const std::vector<int64_t> limits = length_limits(source_lengths, options);
   std::vector<Beam> beams;
   for (std::size_t b = 0; b < limits.size(); ++b) beams.push_back({static_cast<int64_t>(b), limits[b], {Live{}}, {}});
-  std::vector<Hypothesis> results(limits.size());
+  std::vector<NBest> results(limits.size());
   DecoderState state = model->start(source, source_lengths);
   std::vector<int64_t> next(beams.size(), kBosId);
   int64_t width = 1;  // rows a sentence: one before the first step
   while (!beams.empty()) {
-    const at::Tensor scores = log_probabilities(model->step(indices(next, source.device()), state));
+    const at::Tensor scores = next_log_probabilities(model, next, state, source, options);
     const auto candidates = best_candidates(scores, beams, width, options);
     std::vector<Beam> remaining;
     std::vector<int64_t> kept, rows, parents;
@@ -212,7 +246,7 @@ std::vector<Hypothesis> beam_search(Transformer& model, const at::Tensor& source
       Beam& beam = beams[b];
       advance(beam, candidates[b], options, parents);
       if (settle(beam, state.position(), options)) {
-        results[beam.sentence] = std::move(beam.best);
+        results[beam.sentence] = std::move(beam.finished);
         continue;
       }
       kept.push_back(static_cast<int64_t>(b));

@@ -136,14 +136,20 @@ TEST(TranslationCheckpoint, TranslatesAlone) {
   TranslateOptions options;
   options.search.max_length = 8;
   const std::vector<std::string> lines = {"one two", "", "six six six", " \t", "four", "bad \xff", "two"};
-  const Translations expected = translate(model, lines, options);
-  EXPECT_THAT(expected.invalid_utf8, testing::ElementsAre(5));
-  for (const std::size_t i : {1, 3, 5}) EXPECT_EQ(expected.lines[i], "");
+  const auto best = [](const Translations& translations) {
+    std::vector<std::string> texts;
+    for (const auto& list : translations.lines) texts.push_back(list.front().text);
+    return texts;
+  };
+  const Translations translations = translate(model, lines, options);
+  const std::vector<std::string> expected = best(translations);
+  EXPECT_THAT(translations.invalid_utf8, testing::ElementsAre(5));
+  for (const std::size_t i : {1, 3, 5}) EXPECT_EQ(expected[i], "");
   for (const char* attn_type : {"", "dotscale", "flash_attn"}) {
     TranslationModel loaded = load_translation_model(folder / "model.pth", at::kCPU, attn_type);
     EXPECT_FALSE(loaded.model->is_training());
     EXPECT_EQ(loaded.bleu_tokenizer, BleuTokenizer::kZh);
-    EXPECT_EQ(translate(loaded, lines, options).lines, expected.lines) << attn_type;
+    EXPECT_EQ(best(translate(loaded, lines, options)), expected) << attn_type;
   }
 }
 
