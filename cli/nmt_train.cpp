@@ -102,8 +102,10 @@ void add_course(CLI::App& command, Arguments& a) {
       ->group("Course");
   count("--max-updates", trainer.max_updates, "end after so many; 0: no limit");
   count("--patience", trainer.patience, "validations without a better BLEU before the end; 0: never");
-  count("--validate-every", trainer.validate_every, "epochs; 0: never");
-  count("--save-every", trainer.save_every, "updates between writes of last.pt, besides each epoch's end; 0: none");
+  count("--validate-every", trainer.validate_every, "epochs; 0: not by epochs");
+  count("--validate-every-updates", trainer.validate_every_updates, "updates; 0: not by updates");
+  count("--save-every", trainer.save_every, "updates between checkpoints besides those after epochs and validations");
+  count("--keep-last", trainer.keep_last, "keep so many of the last checkpoints, as checkpoint-<update>.pt");
   command.add_option("--seed", trainer.seed, "of weights, order and dropout")->capture_default_str()->group("Course");
   command.add_flag("--deterministic", trainer.deterministic, "the same bits from the same seed on a GPU too")
       ->group("Course");
@@ -154,11 +156,13 @@ void add_nmt_train(CLI::App& parent) {
   add_evaluation(*command, *arguments);
   arguments->run.add_to(*command);
   const auto config = std::make_shared<ConfigFile>(*command, presets());
-  command->callback([arguments, config] {
+  command->callback([command, arguments, config] {
     config->apply();
     if (config->wants_dump()) {
       std::fputs(config->dump().c_str(), stdout);
     } else {
+      arguments->experiment.command = command_line(*command);
+      arguments->experiment.configuration = config->dump();
       run(*arguments);
     }
   });

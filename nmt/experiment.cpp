@@ -11,6 +11,8 @@
 #include "nmt/text.h"
 #include "train/device.h"
 #include "train/logger.h"
+#include "train/run_checkpoints.h"
+#include "train/run_record.h"
 
 namespace strobe::nmt {
 namespace {
@@ -19,6 +21,18 @@ struct Data {
   Vocabularies vocabularies;
   Dataset train, dev, test;
 };
+
+/// The files of a data folder that a run is made from.
+std::vector<std::filesystem::path> data_files(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> files;
+  for (const char* part : {"json", "tokenizer"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder / part)) {
+      if (entry.is_regular_file()) files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
 
 void log_skipped(train::Logger& logger, const char* part, const Dataset& data) {
   if (data.skipped.total() > 0) {
@@ -54,13 +68,6 @@ void log_setting(train::Logger& logger, const ExperimentOptions& options, const 
                           data.vocabularies.source.size(), data.vocabularies.target.size()));
   logger.info(fmt::format("Pairs: {} train, {} dev, {} test", data.train.pairs.size(), data.dev.pairs.size(),
                           data.test.pairs.size()));
-}
-
-/// How many updates the whole run makes at most.
-int64_t planned_updates(train::Task& task, const train::TrainerOptions& options) {
-  const int64_t batches = task.begin_epoch(1);
-  const int64_t updates = options.epochs * ((batches + options.accumulation - 1) / options.accumulation);
-  return options.max_updates > 0 ? std::min(updates, options.max_updates) : updates;
 }
 
 void test_best(const ExperimentOptions& options, const Dataset& data, train::Logger& logger) {
@@ -104,13 +111,17 @@ std::string test_line(const Evaluation& evaluation) {
 
 int run_experiment(ExperimentOptions options) {
   validate(options.model);
+  validate(options.trainer);
   validate(options.task.validation.search);
   validate(options.test.search);
   options.task.seed = options.trainer.seed;
   options.task.validation.precision = options.test.precision = options.trainer.precision;
   options.trainer.schedule.d_model = options.model.d_model;
 
-  Data data = load_data(options);  // before the log of an earlier run is overwritten
+  if (!options.trainer.resume.empty()) train::require_resumable(options.trainer.resume);
+  Data data = load_data(options);  // before anything of an earlier run is overwritten
+  train::write_run_record(options.trainer.folder, {options.command, options.configuration, options.trainer.resume,
+                                                   data_files(options.data), options.trainer.device});
   train::Logger logger(options.trainer.folder / "train.log",
                        options.trainer.resume.empty() ? train::Logger::Mode::kTruncate : train::Logger::Mode::kAppend);
   log_skipped(logger, "train", data.train);
@@ -125,9 +136,6 @@ int run_experiment(ExperimentOptions options) {
   log_setting(logger, options, data, model);
   const BleuTokenizer tokenizer = options.bleu_tokenizer.value_or(guess_tokenizer(data.dev));
   TrainingTask task({model, data.vocabularies, tokenizer}, std::move(data.train), std::move(data.dev), options.task);
-  if (options.trainer.schedule.total_updates == 0) {
-    options.trainer.schedule.total_updates = planned_updates(task, options.trainer);
-  }
   logger.info("-------- Get Dataloader! --------");
   const train::TrainResult result = train::train(task, options.trainer, logger);
   if (result.exit_status == 0) test_best(options, data.test, logger);

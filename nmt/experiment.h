@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "nmt/bleu.h"
 #include "nmt/config.h"
@@ -17,15 +18,16 @@ struct ExperimentOptions {
   std::filesystem::path data = "data";
   ModelConfig model;              // the vocabularies' sizes come from the data
   TrainingTaskOptions task;       // its seed and precision are the trainer's
-  train::TrainerOptions trainer;  // `folder` holds everything that the run writes; cosine's total_updates 0: the run's
+  train::TrainerOptions trainer;  // `folder` holds everything that the run writes
   TranslateOptions test;
   std::optional<BleuTokenizer> bleu_tokenizer;  // null: zh where most targets hold Chinese characters, else 13a
+  std::string command, configuration;           // for run.json and config.toml (train/run_record.h)
   int64_t max_train_length = 0;                 // longer training pairs are left out; 0: none
 };
 
-/// Trains and tests. Writes train.log, model.pth, last.pt and output.txt into the trainer's folder. Returns 0, or
-/// 128 + signal where a signal ended the training (then nothing is tested). Throws strobe::Error for options out of
-/// range, before any file is looked at, and for data that is missing.
+/// Trains and tests. Writes run.json, config.toml, train.log, the checkpoints and output.txt into the trainer's folder.
+/// Returns 0, or 128 + signal where a signal ended the training (then nothing is tested). Throws strobe::Error for
+/// options out of range, before any file is looked at, and for data that is missing.
 int run_experiment(ExperimentOptions options);
 
 /// zh or 13a, by what most of the targets are written in.
