@@ -10,6 +10,8 @@ namespace strobe::cuda {
 
 class Dropout {
  public:
+  /// Of a call without dropout: not to be used.
+  Dropout() = default;
   /// Reads the state here, in the kernel, so that a captured graph draws anew at each replay.
   __device__ Dropout(const Call& c, int64_t batch, int head)
       : key_{static_cast<uint32_t>(c.rng_state[0]),
