@@ -83,9 +83,13 @@ struct Visibility {
     if (first >= stop) return {0, 0};
     return {rows_of(first).begin, rows_of(stop - 1).end};
   }
-  /// Whether every row of [first_row, last_row) below end_q sees every key of [first_key, last_key).
-  __device__ bool all_visible(int first_row, int last_row, int first_key, int last_key) const {
-    return first_key >= keys_of(min(last_row, end_q) - 1).begin && last_key <= keys_of(first_row).end;
+  /// The keys that every row of [first, last) below end_q sees, at least one row given.
+  __device__ Range keys_of_all_rows(int first, int last) const {
+    return {keys_of(min(last, end_q) - 1).begin, keys_of(first).end};
+  }
+  /// The rows that see every key of [first, last) below end_k, at least one key given.
+  __device__ Range rows_of_all_keys(int first, int last) const {
+    return {rows_of(min(last, end_k) - 1).begin, rows_of(first).end};
   }
 };
 

@@ -80,21 +80,25 @@ struct RowSource {
   int head_dim;        // columns beyond become zeros and are not read
 };
 
-/// Starts the copy of rows [first, first + kRows) to a tile. All kThreads threads take part.
+/// Starts the copy of rows [first, first + kRows) to a tile. All kThreads threads take part; each has one chunk of
+/// every kStep-th row, so that its address moves by the same distance from row to row.
 template <int kRows, int kColumns, int kThreads>
 __device__ inline void copy_tile_async(uint32_t tile, const RowSource& source, int first, int thread) {
   using Layout = TileLayout<kColumns>;
-  constexpr int kCount = kRows * Layout::kChunks;
+  constexpr int kStep = kThreads / Layout::kChunks;
+  static_assert(kStep > 0);
+  const int thread_row = thread / Layout::kChunks, chunk = thread % Layout::kChunks;
+  if (kThreads % Layout::kChunks != 0 && thread_row >= kStep) return;
+  const bool inside = chunk * kChunkElements < source.head_dim;
+  const auto* from = static_cast<const uint16_t*>(source.data) +
+                     static_cast<int64_t>(first + thread_row) * source.row_stride + chunk * kChunkElements;
 #pragma unroll
-  for (int begin = 0; begin < kCount; begin += kThreads) {
-    const int index = begin + thread;
-    if (kCount % kThreads != 0 && index >= kCount) break;
-    const int row = index / Layout::kChunks, chunk = index % Layout::kChunks;
-    const bool valid =
-        first + row >= source.begin && first + row < source.end && chunk * kChunkElements < source.head_dim;
-    const auto* from = static_cast<const __half*>(source.data);  // any type of 2 bytes
-    if (valid) from += static_cast<int64_t>(first + row) * source.row_stride + chunk * kChunkElements;
-    cp_async_16(tile + Layout::offset(row, chunk), from, valid);
+  for (int begin = 0; begin < kRows; begin += kStep) {
+    const int row = begin + thread_row;
+    if (kRows % kStep != 0 && row >= kRows) break;
+    const bool valid = inside && first + row >= source.begin && first + row < source.end;
+    cp_async_16(tile + Layout::offset(row, chunk), valid ? from : source.data, valid);
+    from += kStep * source.row_stride;
   }
 }
 
