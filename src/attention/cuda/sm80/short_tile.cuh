@@ -1,0 +1,157 @@
+// What the kernels of the short family share: rows to and from tiles, and products with edges.
+#pragma once
+
+#include "src/attention/cuda/common/dropout.cuh"
+#include "src/attention/cuda/common/geometry.cuh"
+#include "src/attention/cuda/common/tile.cuh"
+#include "src/attention/cuda/sm80/short_config.h"
+
+namespace strobe::cuda::sm80 {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr float kLn2 = 0.6931471805599453f;
+inline constexpr float kInfinity = __builtin_huge_valf();
+
+/// Some of a block's threads, whole warps, with a barrier of their own.
+struct Team {
+  int thread, threads, barrier;
+  __device__ void sync() const { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+};
+
+/// Starts the copy of rows [first, last) of the source to the same rows of the tile; rows beyond source.end become
+/// zeros.
+template <int kColumns>
+__device__ inline void copy_rows_async(uint32_t tile, const RowSource& source, int first, int last, const Team& team) {
+  using Layout = TileLayout<kColumns>;
+  const auto* data = static_cast<const __half*>(source.data);  // any type of 2 bytes
+#pragma unroll 4
+  for (int index = first * Layout::kChunks + team.thread; index < last * Layout::kChunks; index += team.threads) {
+    const int row = index / Layout::kChunks, chunk = index % Layout::kChunks;
+    const bool valid = row < source.end && chunk * kChunkElements < source.head_dim;
+    const __half* from = valid ? data + row * source.row_stride + chunk * kChunkElements : data;
+    cp_async_16(tile + Layout::offset(row, chunk), from, valid);
+  }
+}
+
+/// 4 x 4 words over the lanes of a quad, transposed: lane i gets word i of every lane, in the order of the lanes.
+__device__ inline void transpose_in_quad(uint32_t (&w)[4], int lane) {
+  const bool odd = lane % 2 != 0, upper = lane % 4 >= 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, odd ? w[i] : w[i + 1], 1);
+    w[i] = odd ? other : w[i];
+    w[i + 1] = odd ? w[i + 1] : other;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, upper ? w[i] : w[i + 2], 2);
+    w[i] = upper ? other : w[i];
+    w[i + 2] = upper ? w[i + 2] : other;
+  }
+}
+
+/// Writes kTiles n8 accumulators, side by side, of the lane's rows r = 0 and 1 (8 apart) with 16-byte stores: the quad
+/// exchanges words until each lane has whole chunks. `row[r]`: where column 0 goes, or null; then nothing is written.
+template <class T, int kTiles>
+__device__ inline void store_rows(const float (&c)[kTiles][4], const float (&factor)[2], T* const (&row)[2],
+                                  int head_dim, int lane) {
+  static_assert(kTiles % 2 == 0);
+  const int quad_lane = lane % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const auto word = [&](int t) { return Element<T>::pack(c[t][2 * r] * factor[r], c[t][2 * r + 1] * factor[r]); };
+#pragma unroll
+    for (int t = 0; t + 4 <= kTiles; t += 4) {
+      uint32_t w[4] = {word(t), word(t + 1), word(t + 2), word(t + 3)};
+      transpose_in_quad(w, lane);
+      const int column = (t + quad_lane) * kChunkElements;
+      if (row[r] != nullptr && column < head_dim) {
+        *reinterpret_cast<uint4*>(row[r] + column) = make_uint4(w[0], w[1], w[2], w[3]);
+      }
+    }
+    if constexpr (kTiles % 4 != 0) {  // two tiles: lanes 0 and 2 take the halves of the first, 1 and 3 of the second
+      const uint32_t left = word(kTiles - 2), right = word(kTiles - 1);
+      const bool odd = lane % 2 != 0;
+      const uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, odd ? left : right, 1);
+      const int column = (kTiles - 2 + quad_lane % 2) * kChunkElements;
+      if (row[r] != nullptr && column < head_dim) {
+        *reinterpret_cast<uint2*>(row[r] + column + quad_lane / 2 * 4) =
+            odd ? make_uint2(other, right) : make_uint2(left, other);
+      }
+    }
+  }
+}
+
+/// Zeros to rows [first, last).
+template <class T>
+__device__ inline void zero_rows(T* data, int64_t row_stride, int first, int last, int head_dim, const Team& team) {
+  const int chunks = head_dim / kChunkElements;
+  for (int64_t index = int64_t{first} * chunks + team.thread; index < int64_t{last} * chunks; index += team.threads) {
+    *reinterpret_cast<uint4*>(data + index / chunks * row_stride + index % chunks * kChunkElements) =
+        make_uint4(0, 0, 0, 0);
+  }
+}
+
+template <class T>
+__device__ inline bool all_finite(const uint32_t (&b)[4]) {
+  constexpr uint32_t kLow = Element<T>::kExponentMask, kHigh = kLow << 16;
+  bool finite = true;
+#pragma unroll
+  for (const uint32_t pair : b) finite = finite && (pair & kLow) != kLow && (pair & kHigh) != kHigh;
+  return finite;
+}
+
+/// c += a b of the pairs (m, k) that see each other alone, whatever b holds at the others: one k at a time.
+template <class T, class Sees>
+__device__ inline void multiply_add_seen(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                         const Sees& sees, int lane) {
+#pragma unroll 1
+  for (int k = 0; k < 16; ++k) {
+    const uint32_t mine = lane % 4 != k % 8 / 2 ? 0 : k % 2 == 0 ? 0xFFFFu : 0xFFFF0000u;
+    const uint32_t low = k < 8 ? mine : 0, high = k < 8 ? 0 : mine;
+    const uint32_t column[4] = {a[0] & low, a[1] & low, a[2] & high, a[3] & high};
+    float product[4] = {};
+    Element<T>::mma_m16n8k16(product, column, b0 & low, b1 & high);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) c[e] += sees(accumulator_row(lane) + e / 2 * 8, k) ? product[e] : 0.0f;
+  }
+}
+
+/// left, right += a b for a b of two n8 tiles. A row of b that some m do not see may hold infinities and NaN, which
+/// zeros in a do not undo; kCheck says that there can be such rows, `partial` that this b has them.
+template <class T, bool kCheck, class Sees>
+__device__ inline void multiply_add(float (&left)[4], float (&right)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],
+                                    bool partial, const Sees& sees, int lane) {
+  if constexpr (kCheck) {
+    if (partial && __any_sync(0xFFFFFFFFu, !all_finite<T>(b))) {
+      multiply_add_seen<T>(left, a, b[0], b[1], sees, lane);
+      multiply_add_seen<T>(right, a, b[2], b[3], sees, lane);
+      return;
+    }
+  }
+  Element<T>::mma_m16n8k16(left, a, b[0], b[1]);
+  Element<T>::mma_m16n8k16(right, a, b[2], b[3]);
+}
+
+/// What the base-2 exponent of P subtracts, of an LSE; rows without keys, whose LSE is -inf, get P = 0.
+__device__ inline float exponent_base(float lse) { return lse == -kInfinity ? kInfinity : lse * kLog2E; }
+
+/// Whether every row of [first_row, last_row), at least one of them below end_q, sees every key of [first_key,
+/// last_key).
+__device__ inline bool all_see(const Visibility& see, int first_row, int last_row, int first_key, int last_key) {
+  const Range keys = see.keys_of_all_rows(first_row, last_row);
+  return first_key >= keys.begin && last_key <= keys.end;
+}
+
+/// Sequence and head of a unit of work: `heads` of every sequence, then, in varlen, of the spare tokens.
+struct Work {
+  Sequence sequence;
+  int head;
+};
+__device__ inline Work work(const Call& c, uint32_t unit, int heads) {
+  const uint32_t b = unit / static_cast<uint32_t>(heads);
+  return {b < c.batch ? sequence(c, b) : spare_tokens(c), static_cast<int>(unit % static_cast<uint32_t>(heads))};
+}
+inline int64_t work_count(const Call& c, int heads) { return (c.batch + (c.varlen() ? 1 : 0)) * heads; }
+
+}  // namespace strobe::cuda::sm80
