@@ -136,6 +136,12 @@ void Optimizer::clear_gradients() {
   for (const Slot& slot : slots_) slot.parameter.mutable_grad().reset();
 }
 
+NamedTensors Optimizer::parameters() const {
+  NamedTensors parameters;
+  for (const Slot& slot : slots_) parameters.emplace_back(slot.name, slot.parameter);
+  return parameters;
+}
+
 std::vector<at::Tensor> Optimizer::gradients() const {
   std::vector<at::Tensor> defined;
   for (const Slot& slot : slots_) {

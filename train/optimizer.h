@@ -35,6 +35,7 @@ class Optimizer {
   /// Makes every gradient undefined, so that the next backward allocates or moves instead of adding to zeros.
   void clear_gradients();
 
+  NamedTensors parameters() const;            // each once, in the order of the state
   std::vector<at::Tensor> gradients() const;  // those that are defined
 
   /// torch.optim's layout: {"state": {i: {"step", "exp_avg", "exp_avg_sq"}}, "param_groups": [...]}, parameters

@@ -17,6 +17,7 @@ void require_resumable(const std::filesystem::path& file);
 /// Whether save_every asks for a checkpoint after the present update.
 bool is_save_due(const TrainerOptions& options, const RunState& state);
 
+/// All processes call these together; rank 0 writes.
 class RunCheckpoints {
  public:
   RunCheckpoints(Task& task, const TrainerOptions& options, Updater& updater)
@@ -37,6 +38,7 @@ class RunCheckpoints {
   std::filesystem::path last() const;
 
  private:
+  void restore_random_state(const Dict& trainer, int64_t processes) const;
   void write(const std::filesystem::path& file, const RunState& state) const;
   std::filesystem::path numbered(int64_t update) const;
   void remove_oldest(RunState& state) const;

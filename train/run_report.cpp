@@ -17,14 +17,14 @@ double mib(int64_t bytes) { return static_cast<double>(bytes) / kMiB; }
 }  // namespace
 
 RunReport::RunReport(const TrainerOptions& options, std::string score_name, Logger& logger)
-    : options_(options), score_name_(std::move(score_name)), logger_(logger) {
+    : options_(options), speaks_(options.ranks->is_root()), score_name_(std::move(score_name)), logger_(logger) {
   logger_.before_message([this] { progress_.clear(); });
 }
 
 RunReport::~RunReport() { logger_.before_message({}); }
 
 void RunReport::open_curves(const RunState& state) {
-  if (options_.tensorboard) events_.emplace(options_.folder / kEventFolder);
+  if (options_.tensorboard && speaks_) events_.emplace(options_.folder / kEventFolder);
   plotted_ = state.totals;
   plotted_epoch_ = state.epoch;
 }
@@ -32,6 +32,13 @@ void RunReport::open_curves(const RunState& state) {
 void RunReport::resumed(const RunState& state) {
   logger_.info(fmt::format("Resumed from {}: epoch {}, batch {}, update {}", options_.resume.string(), state.epoch,
                            state.batch, state.update));
+}
+
+void RunReport::other_processes(int64_t saved) {
+  logger_.warning(fmt::format(
+      "The checkpoint is of a run of {} process{}, this one has {}: it goes on with other random numbers, and an "
+      "update takes {} batches",
+      saved, saved == 1 ? "" : "es", options_.ranks->size(), options_.ranks->size() * options_.accumulation));
 }
 
 void RunReport::finished_before() { logger_.info("Nothing is left to train"); }

@@ -1,4 +1,4 @@
-// What a run tells while it goes: the text log, TensorBoard's curves, the line of progress.
+// What a run tells while it goes: the text log, TensorBoard's curves, the line of progress. Only rank 0 does.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +25,14 @@ class RunReport {
   void open_curves(const RunState& state);
 
   void resumed(const RunState& state);
+  void other_processes(int64_t saved);  // the checkpoint's number differs from this run's
   void finished_before();
   void stopped(const RunState& state, int signal, const std::string& checkpoint);
   void out_of_memory(const RunState& state, int64_t batches);
   void not_finite(const RunState& state, int64_t updates);
 
   /// Whether a point of the curves or the line of progress wants the sums, which may wait for the device.
-  bool wants_updates(const RunState& state) const { return point_due(state) || progress_.due(); }
+  bool wants_updates(const RunState& state) const { return speaks_ && (point_due(state) || progress_.due()); }
   void updates(const RunState& state, int64_t batches);
 
   void epoch(const EpochStats& stats);
@@ -47,6 +48,7 @@ class RunReport {
   ProgressState progress(const RunState& state, int64_t batches) const;
 
   const TrainerOptions& options_;
+  bool speaks_;  // rank 0; the others' logger writes nothing
   std::string score_name_;
   Logger& logger_;
   ProgressLine progress_;

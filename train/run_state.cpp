@@ -59,6 +59,7 @@ Dict to_dict(const RunState& state) {
   dict["best_update"] = state.best_update;
   dict["bad_validations"] = state.bad_validations;
   dict["validated_update"] = state.validated_update;
+  dict["processes"] = state.processes;
   dict["kept"] = to_list(state.kept);
   dict["totals"] = to_dict(state.totals);
   return dict;
@@ -74,6 +75,7 @@ RunState run_state_from(const Dict& dict) {
   state.best_update = dict.at("best_update").as_int();
   state.bad_validations = dict.at("bad_validations").as_int();
   state.validated_update = dict.at("validated_update").as_int();
+  state.processes = dict.at("processes").as_int();
   state.kept = numbers_from(dict.at("kept").as_list());
   state.totals = totals_from(dict.at("totals").as_dict());
   if (state.epoch < 1 || state.batch < 0 || state.update < 0) throw CheckpointError("trainer state: out of range");

@@ -36,6 +36,7 @@ struct RunState {
   int64_t best_update = 0;
   int64_t bad_validations = 0;   // since the best
   int64_t validated_update = 0;  // the last one whose weights were validated
+  int64_t processes = 1;         // that trained it
   std::vector<int64_t> kept;     // updates whose checkpoint-<update>.pt this run has written and not removed
   EpochTotals totals;
 };

@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "train/device.h"
+#include "train/distributed/tally.h"
 #include "train/run_checkpoints.h"
 #include "train/run_report.h"
 #include "train/signals.h"
@@ -16,7 +17,7 @@
 namespace strobe::train {
 namespace {
 
-EpochStats stats_of(const RunState& state, at::Device device) {
+EpochStats stats_of(const RunState& state, at::Device device, Communicator& ranks) {
   const EpochTotals& totals = state.totals;
   EpochStats stats;
   stats.epoch = state.epoch;
@@ -28,7 +29,7 @@ EpochStats stats_of(const RunState& state, at::Device device) {
   stats.padding = totals.padding_share();
   stats.updates = totals.updates - totals.not_finite;
   stats.skipped_updates = totals.not_finite + totals.out_of_memory;
-  stats.peak_memory = peak_memory(device);
+  stats.peak_memory = ranks.max(peak_memory(device));
   return stats;
 }
 
@@ -37,15 +38,17 @@ class Run {
   Run(Task& task, const TrainerOptions& options, Logger& logger)
       : task_(task),
         options_(options),
+        ranks_(*options.ranks),
         updater_(task, options),
         checkpoints_(task, options, updater_),
         report_(options, task.score_name(), logger) {}
 
   TrainResult run() {
     start();
-    while (is_left() && signals_.received() == 0) run_epoch();
-    if (signals_.received() != 0) {
-      stop(signals_.received());
+    while (is_left() && signal_ == 0) run_epoch();
+    exchange_signal();
+    if (signal_ != 0) {
+      stop(signal_);
     } else if (!state_.best_score) {
       checkpoints_.save_best(state_);
     }
@@ -69,12 +72,15 @@ class Run {
   void start() {
     if (options_.deterministic) require_determinism(options_.device);
     if (options_.resume.empty()) {
-      seed_generators(options_.device, options_.seed);
+      seed_generators(options_.device, seed_of_rank(options_.seed, ranks_.rank()));
     } else {
       state_ = checkpoints_.resume();
       report_.resumed(state_);
+      if (state_.processes != ranks_.size()) report_.other_processes(state_.processes);
       if (!is_left()) report_.finished_before();
     }
+    state_.processes = ranks_.size();
+    ranks_.broadcast_state(task_.model());
     report_.open_curves(state_);
   }
 
@@ -83,11 +89,16 @@ class Run {
   void run_epoch() {
     batches_ = task_.begin_epoch(state_.epoch);
     if (batches_ < 1) throw Error(fmt::format("train: expected batches in epoch {}, found none", state_.epoch));
+    if (const int64_t most = ranks_.max(batches_); most != ranks_.min(batches_)) {
+      throw Error(
+          fmt::format("train: expected the same batches in all processes, found up to {} in epoch {}, {} in rank {}",
+                      most, state_.epoch, batches_, ranks_.rank()));
+    }
     reset_peak_memory(options_.device);
     task_.model().train();
     start_clock();
     while (state_.batch < batches_ && !is_finished()) {
-      if (signals_.received() != 0) return read_sums();
+      if (signal_ != 0) return read_sums();
       if (is_due_by_updates(options_, state_)) {
         read_sums();
         validate(state_.epoch, /*by_updates=*/true);
@@ -98,20 +109,22 @@ class Run {
       }
     }
     read_sums();
-    if (signals_.received() == 0) finish_epoch();
+    if (signal_ == 0) finish_epoch();
   }
 
   /// One update from the next batches; true where it was made. Running out of memory costs the update, not the run.
   bool update() {
-    const int64_t end = std::min(batches_, state_.batch + options_.accumulation);
-    bool made = false;
-    try {
-      while (state_.batch < end) updater_.accumulate(state_.batch++, state_.totals);
-      updater_.apply(learning_rate(options_.schedule, state_.update + 1), state_.totals);
+    const int64_t begin = state_.batch;
+    state_.batch = std::min(batches_, begin + options_.accumulation * ranks_.size());
+    Tally tally = updater_.accumulate(begin, state_.batch);
+    tally.signal = signals_.received();
+    tally = agree(tally, ranks_);
+    signal_ = static_cast<int>(tally.signal);
+    const bool made = tally.out_of_memory == 0;
+    if (made) {
+      updater_.apply(learning_rate(options_.schedule, state_.update + 1), tally, state_.totals);
       state_.update += 1;
-      made = true;
-    } catch (const std::exception& error) {
-      if (!is_out_of_memory(error)) throw;
+    } else {
       updater_.discard();
       release_cached_memory(options_.device);
       state_.totals.out_of_memory += 1;
@@ -126,7 +139,7 @@ class Run {
 
   /// What follows the last update of an epoch, or of the run.
   void finish_epoch() {
-    EpochStats stats = stats_of(state_, options_.device);
+    EpochStats stats = stats_of(state_, options_.device, ranks_);
     report_.epoch(stats);
     require_progress(stats);
     const bool is_last = state_.epoch >= options_.epochs || is_finished();
@@ -156,6 +169,7 @@ class Run {
 
   Validation validate(int64_t epoch, bool by_updates) {
     const Validation validation = run_validation(task_, options_);
+    exchange_signal();
     report_.validation(state_, epoch, by_updates, validation);
     const bool is_best = note_score(state_, epoch, validation.score);
     if (is_best) checkpoints_.save_best(state_);
@@ -186,10 +200,14 @@ class Run {
     if (const int64_t fresh = state_.totals.not_finite - known; fresh > 0) report_.not_finite(state_, fresh);
   }
 
+  /// A signal may reach one process or all: what they have agreed on counts, so that they stop at the same update.
+  void exchange_signal() { signal_ = static_cast<int>(ranks_.max(signals_.received())); }
+
   void start_clock() { since_ = Clock::now(); }
 
   Task& task_;
   const TrainerOptions& options_;
+  Communicator& ranks_;
   SignalGuard signals_;
   Updater updater_;
   RunCheckpoints checkpoints_;
@@ -197,6 +215,7 @@ class Run {
   RunState state_;
   TrainResult result_;
   int64_t batches_ = 0;      // of the present epoch
+  int signal_ = 0;           // that ends the run
   Clock::time_point since_;  // what totals.seconds does not yet hold
 };
 

@@ -24,7 +24,8 @@ void validate(const TrainerOptions& options) {
 }
 
 int64_t planned_updates(const TrainerOptions& options, int64_t batches) {
-  const int64_t updates = options.epochs * ((batches + options.accumulation - 1) / options.accumulation);
+  const int64_t batches_per_update = options.accumulation * options.ranks->size();
+  const int64_t updates = options.epochs * ((batches + batches_per_update - 1) / batches_per_update);
   return options.max_updates > 0 ? std::min(updates, options.max_updates) : updates;
 }
 

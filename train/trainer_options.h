@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 
+#include "train/distributed/communicator.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 #include "train/schedule.h"
@@ -19,7 +21,7 @@ struct TrainerOptions {
   Precision precision = Precision::kFp32;
   int64_t epochs = 40;
   int64_t max_updates = 0;             // 0: no limit
-  int64_t accumulation = 1;            // batches per update
+  int64_t accumulation = 1;            // batches per update and process
   double clip_norm = 0.0;              // of the gradients' 2-norm; 0: off
   int64_t patience = 5;                // validations without a better score before the run ends; 0: never
   int64_t validate_every = 1;          // epochs; 0: not by epochs
@@ -30,6 +32,9 @@ struct TrainerOptions {
   bool tensorboard = true;     // curves for TensorBoard in folder/tensorboard
   bool deterministic = false;  // ask ATen for deterministic kernels
   OptimizerOptions optimizer;
+  /// The processes that train together, each with the same options. An update takes accumulation times as many batches
+  /// as there are processes.
+  std::shared_ptr<Communicator> ranks = std::make_shared<Communicator>();
   ScheduleOptions schedule;  // cosine's total_updates 0: as many as the run makes at most
 };
 

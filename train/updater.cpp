@@ -2,17 +2,35 @@
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
 #include <bit>
+#include <utility>
+
+#include "train/device.h"
 
 namespace strobe::train {
 namespace {
 
 /// torch.amp.GradScaler's initial scale, meant for a mean loss; ours is a sum.
 constexpr double kInitialScale = 65536.0;
+
+constexpr int64_t kNone = -1;  // instead of a batch
+
+/// Runs `f`; where memory runs out, that is only noted.
+template <typename F>
+void count_out_of_memory(Tally& tally, const F& f) {
+  try {
+    f();
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) throw;
+    tally.out_of_memory = 1;
+  }
+}
 
 NamedTensors named_parameters(const torch::nn::Module& module) {
   NamedTensors parameters;
@@ -24,65 +42,98 @@ NamedTensors named_parameters(const torch::nn::Module& module) {
 
 Updater::Updater(Task& task, const TrainerOptions& options)
     : task_(task),
+      ranks_(*options.ranks),
       device_(options.device),
       precision_(options.precision),
       clip_norm_(options.clip_norm),
-      optimizer_(named_parameters(task.model()), options.optimizer) {
+      optimizer_(named_parameters(task.model()), options.optimizer),
+      reducer_(optimizer_.parameters(), ranks_),
+      pending_(at::zeros({2}, at::device(device_).dtype(at::kDouble))) {
   set_totals({});
 }
 
-void Updater::accumulate(int64_t batch, EpochTotals& totals) {
-  BatchLoss loss;
-  {
-    const AutocastGuard autocast(device_.type(), precision_);
-    loss = task_.forward(batch);
+Tally Updater::accumulate(int64_t begin, int64_t end) {
+  Tally tally;
+  const int64_t size = ranks_.size();
+  const int64_t steps = (end - begin + size - 1) / size;
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t batch = begin + step * size + ranks_.rank();
+    backward(forward(batch < end ? batch : kNone, tally), step == steps - 1, tally);
   }
-  if (precision_ == Precision::kFp16 && !scaler_) {
-    const auto items = static_cast<uint64_t>(std::max<int64_t>(loss.count, 1));
-    scaler_.emplace(device_, kInitialScale / static_cast<double>(std::bit_ceil(items)));
-  }
-  (scaler_ ? loss.loss_sum.mul(scaler_->scale()) : loss.loss_sum).backward();
-
-  const at::Tensor value = loss.loss_sum.detach().to(at::kDouble);
-  loss_sum_.add_(value.nan_to_num(0.0, 0.0, 0.0));
-  loss_count_.add_(at::isfinite(value), static_cast<double>(loss.count));
-  count_ += loss.count;
-  totals.target_tokens += loss.count;
-  totals.source_tokens += loss.source_tokens;
-  totals.slots += loss.slots;
-  totals.padding += loss.padding;
+  return tally;
 }
 
-void Updater::apply(double lr, EpochTotals& totals) {
+/// The loss, scaled; undefined where there is no batch or no memory.
+at::Tensor Updater::forward(int64_t batch, Tally& tally) {
+  BatchLoss loss;
+  if (batch != kNone && tally.out_of_memory == 0) {
+    count_out_of_memory(tally, [&] {
+      const AutocastGuard autocast(device_.type(), precision_);
+      loss = task_.forward(batch);
+    });
+  }
+  if (precision_ == Precision::kFp16 && !scaler_) {
+    const auto items = static_cast<uint64_t>(std::max<int64_t>(ranks_.max(loss.count), 1));
+    scaler_.emplace(device_, kInitialScale / static_cast<double>(std::bit_ceil(items)));
+  }
+  if (!loss.loss_sum.defined()) return {};
+
+  const at::Tensor value = loss.loss_sum.detach().to(at::kDouble);
+  pending_[0].add_(value.nan_to_num(0.0, 0.0, 0.0));
+  pending_[1].add_(at::isfinite(value), static_cast<double>(loss.count));
+  tally.target_tokens += loss.count;
+  tally.source_tokens += loss.source_tokens;
+  tally.slots += loss.slots;
+  tally.padding += loss.padding;
+  return scaler_ ? loss.loss_sum.mul(scaler_->scale()) : loss.loss_sum;
+}
+
+void Updater::backward(at::Tensor loss, bool is_last, Tally& tally) {
+  count_out_of_memory(tally, [&] {
+    if (is_last) {
+      reducer_.backward_and_sum(std::move(loss));
+    } else if (loss.defined()) {
+      reducer_.backward(loss);
+    }
+  });
+}
+
+void Updater::apply(double lr, const Tally& all, EpochTotals& totals) {
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> gradients = optimizer_.gradients();
   const at::Tensor norm = gradient_norm(gradients);
-  at::Tensor scale = at::full({}, 1.0 / static_cast<double>(count_), norm.options());
+  at::Tensor scale = at::full({}, 1.0 / static_cast<double>(all.target_tokens), norm.options());
   if (scaler_) scale = scale.div(scaler_->scale());
   const at::Tensor found_inf = at::isfinite(norm).logical_not().to(at::kFloat);
   scale_and_clip(gradients, norm, scale, clip_norm_);
   optimizer_.step(lr, found_inf);
   if (scaler_) scaler_->update(found_inf);
   not_finite_.add_(found_inf);
+  ranks_.sum(pending_);
+  losses_.add_(pending_);
   totals.updates += 1;
+  totals.target_tokens += all.target_tokens;
+  totals.source_tokens += all.source_tokens;
+  totals.slots += all.slots;
+  totals.padding += all.padding;
   discard();
 }
 
 void Updater::discard() {
   optimizer_.clear_gradients();
-  count_ = 0;
+  pending_.zero_();
 }
 
 void Updater::set_totals(const EpochTotals& totals) {
   const auto options = at::device(device_).dtype(at::kDouble);
-  loss_sum_ = at::full({}, totals.loss_sum, options);
-  loss_count_ = at::full({}, totals.loss_count, options);
+  losses_ = at::tensor({totals.loss_sum, totals.loss_count}, at::kDouble).to(device_);
   not_finite_ = at::full({}, static_cast<double>(totals.not_finite), options);
 }
 
 void Updater::read_totals(EpochTotals& totals) const {
-  totals.loss_sum = loss_sum_.item<double>();
-  totals.loss_count = loss_count_.item<double>();
+  const at::Tensor losses = losses_.cpu();
+  totals.loss_sum = losses[0].item<double>();
+  totals.loss_count = losses[1].item<double>();
   totals.not_finite = static_cast<int64_t>(not_finite_.item<double>());
 }
 

@@ -6,6 +6,8 @@
 
 #include <optional>
 
+#include "train/distributed/gradient_reducer.h"
+#include "train/distributed/tally.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 #include "train/run_state.h"
@@ -14,18 +16,22 @@
 
 namespace strobe::train {
 
-/// Gradients of the batches' summed losses are added up and divided once, at the update, by the number of items they
-/// were counted over: k batches accumulated are one batch of k times the size. Nothing here waits for the device but
-/// read_totals and state_dict.
+/// Gradients of the batches' summed losses are added up, over all processes, and divided once, at the update, by the
+/// number of items they were counted over: k batches accumulated, or k processes, are one batch of k times the size.
+/// Nothing here waits for the device but read_totals and state_dict.
 class Updater {
  public:
   Updater(Task& task, const TrainerOptions& options);
 
-  /// Forward and backward of one batch of the present epoch; counts it in `totals`.
-  void accumulate(int64_t batch, EpochTotals& totals);
+  /// Forward and backward of this process's share of the batches [begin, end) of the present epoch: begin + rank,
+  /// begin + rank + size, ... Afterwards the gradients are the sums over all processes, which all call this. Returns
+  /// what this process has counted; running out of memory is counted too, and then the update is to be discarded
+  /// everywhere.
+  Tally accumulate(int64_t begin, int64_t end);
 
-  /// One update with what has been accumulated. Where a gradient is not finite, weights and optimiser stay as they are.
-  void apply(double lr, EpochTotals& totals);
+  /// One update with what has been accumulated, counted over `all`: the tallies of all processes. Where a gradient is
+  /// not finite, weights and optimiser stay as they are.
+  void apply(double lr, const Tally& all, EpochTotals& totals);
 
   /// Drops what has been accumulated.
   void discard();
@@ -39,15 +45,20 @@ class Updater {
   void load_state(const Dict& optimizer, const Value& scaler);
 
  private:
+  at::Tensor forward(int64_t batch, Tally& tally);
+  void backward(at::Tensor loss, bool is_last, Tally& tally);
+
   Task& task_;
+  Communicator& ranks_;
   at::Device device_;
   Precision precision_;
   double clip_norm_;
   Optimizer optimizer_;
+  GradientReducer reducer_;
   std::optional<LossScaler> scaler_;
-  int64_t count_ = 0;  // items behind the accumulated gradients
-  // 0-d fp64 on the device: summed losses, the items they count, updates whose gradients were not finite.
-  at::Tensor loss_sum_, loss_count_, not_finite_;
+  // fp64 on the device: [summed losses, the items they count] of the epoch's updates, of this process's part of the
+  // present one, and 0-d the updates whose gradients were not finite.
+  at::Tensor losses_, pending_, not_finite_;
 };
 
 }  // namespace strobe::train

@@ -1,5 +1,6 @@
 #include "train/validation.h"
 
+#include <ATen/ops/tensor.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/nn/module.h>
 
@@ -31,10 +32,15 @@ bool is_due_at_end(const TrainerOptions& options, const RunState& state) {
 Validation run_validation(Task& task, const TrainerOptions& options) {
   const at::NoGradGuard no_grad;
   const AutocastGuard autocast(options.device.type(), options.precision);
-  task.model().eval();
-  const Validation validation = task.validate();
-  task.model().train();
-  return validation;
+  Validation validation;
+  if (options.ranks->is_root()) {
+    task.model().eval();
+    validation = task.validate();
+    task.model().train();
+  }
+  at::Tensor values = at::tensor({validation.loss, validation.score}, at::kDouble);
+  options.ranks->broadcast(values);
+  return {values[0].item<double>(), values[1].item<double>()};
 }
 
 bool note_score(RunState& state, int64_t epoch, double score) {

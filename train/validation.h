@@ -16,7 +16,8 @@ bool is_due_by_epochs(const TrainerOptions& options, const RunState& state, int6
 /// Whether the present weights, being the run's last, still have to be validated.
 bool is_due_at_end(const TrainerOptions& options, const RunState& state);
 
-/// One pass over the validation data: eval mode, autocast, no gradients.
+/// One pass over the validation data: eval mode, autocast, no gradients. Rank 0 makes it, the others wait for what it
+/// finds.
 Validation run_validation(Task& task, const TrainerOptions& options);
 
 /// Takes the score into the state; true where it is the best so far.

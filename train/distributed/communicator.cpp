@@ -148,12 +148,12 @@ void Communicator::broadcast(at::Tensor& tensor) {
 
 at::Tensor Communicator::all_gather(const at::Tensor& tensor) {
   if (!group_) return tensor.unsqueeze(0);
+  at::Tensor part = tensor.contiguous().view(-1);
+  at::Tensor gathered = at::empty({size() * part.numel()}, part.options());
+  guarded([&] { group_->process_group->_allgather_base(gathered, part)->wait(); });
   std::vector<int64_t> sizes = tensor.sizes().vec();
   sizes.insert(sizes.begin(), size());
-  at::Tensor gathered = at::empty(sizes, tensor.options());
-  at::Tensor part = tensor.contiguous();
-  guarded([&] { group_->process_group->_allgather_base(gathered, part)->wait(); });
-  return gathered;
+  return gathered.view(sizes);
 }
 
 int64_t Communicator::max(int64_t value) {
@@ -198,12 +198,13 @@ void Communicator::report(const std::string& reason) {
 
 const c10::intrusive_ptr<c10d::ProcessGroup>& Communicator::process_group() const { return group_->process_group; }
 
-int run_in_world(const World& world, at::Device device, const std::function<int(Communicator&)>& body) {
-  Communicator communicator(world, device);
+int run_in_world(const World& world, at::Device device,
+                 const std::function<int(const std::shared_ptr<Communicator>&)>& body) {
+  const auto communicator = std::make_shared<Communicator>(world, device);
   try {
     return body(communicator);
   } catch (const std::exception& error) {
-    communicator.report(text_of(error));
+    communicator->report(text_of(error));
     throw;
   }
 }

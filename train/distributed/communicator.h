@@ -82,6 +82,7 @@ class Communicator {
 };
 
 /// Runs `body` with the processes of `world` joined, and tells the others where it throws.
-int run_in_world(const World& world, at::Device device, const std::function<int(Communicator&)>& body);
+int run_in_world(const World& world, at::Device device,
+                 const std::function<int(const std::shared_ptr<Communicator>&)>& body);
 
 }  // namespace strobe::train

@@ -1,13 +1,18 @@
 #include "train/distributed/gradient_reducer.h"
 
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <unordered_map>
+
+#include "train/device.h"
 
 namespace strobe::train {
 namespace {
@@ -22,6 +27,22 @@ class SumHook : public c10d::CppCommHookInterface<Group> {
     std::vector<at::Tensor> tensors = {bucket.getBufferRef()};
     return state_->allreduce(tensors)->getFuture();
   }
+};
+
+/// Notes that the gradient of a parameter is complete.
+class ReadyHook : public torch::autograd::FunctionPostHook {
+ public:
+  ReadyHook(std::shared_ptr<std::vector<char>> is_ready, std::size_t index)
+      : is_ready_(std::move(is_ready)), index_(index) {}
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list&) override {
+    (*is_ready_)[index_] = true;
+    return outputs;
+  }
+
+ private:
+  std::shared_ptr<std::vector<char>> is_ready_;
+  std::size_t index_;
 };
 
 std::unique_ptr<c10d::Reducer> make_reducer(const std::vector<at::Tensor>& parameters,
@@ -43,36 +64,56 @@ std::unique_ptr<c10d::Reducer> make_reducer(const std::vector<at::Tensor>& param
 
 GradientReducer::GradientReducer(const std::vector<std::pair<std::string, at::Tensor>>& parameters,
                                  Communicator& communicator)
-    : communicator_(communicator) {
+    : communicator_(communicator), is_ready_(std::make_shared<std::vector<char>>(parameters.size())) {
+  if (communicator.size() == 1) return;
   std::unordered_map<std::size_t, std::string> names;
   for (const auto& [name, parameter] : parameters) {
-    names[parameters_.size()] = name;
+    const std::size_t index = parameters_.size();
+    names[index] = name;
     parameters_.push_back(parameter);
+    accumulators_.push_back(torch::autograd::impl::grad_accumulator(parameter));
+    accumulators_.back()->add_post_hook(std::make_unique<ReadyHook>(is_ready_, index));
   }
-  if (communicator.size() > 1) reducer_ = make_reducer(parameters_, std::move(names), communicator.process_group());
+  reducer_ = make_reducer(parameters_, std::move(names), communicator.process_group());
 }
 
 GradientReducer::~GradientReducer() = default;
 
-void GradientReducer::backward(const at::Tensor& loss, bool reduce) {
-  if (!reducer_) return torch::autograd::backward({loss}, {});
-  const auto run = [&] {
-    if (loss.defined()) return torch::autograd::backward({loss}, {});
-    std::vector<at::Tensor> outputs, zeros;
-    for (const at::Tensor& parameter : parameters_) {
-      outputs.push_back(parameter.view_as(parameter));
-      zeros.push_back(at::zeros_like(parameter));
-    }
-    torch::autograd::backward(outputs, zeros);
-  };
-  if (!reduce) return run();
+void GradientReducer::backward(const at::Tensor& loss) { torch::autograd::backward({loss}, {}); }
+
+void GradientReducer::backward_and_sum(at::Tensor loss) {
+  if (!reducer_) {
+    if (loss.defined()) backward(loss);
+    return;
+  }
+  std::exception_ptr out_of_memory;
   communicator_.guarded([&] {
     if (reducer_->should_rebuild_buckets()) reducer_->rebuild_buckets();
     reducer_->prepare_for_forward();
     reducer_->prepare_for_backward({});
-    run();
+    std::fill(is_ready_->begin(), is_ready_->end(), false);
+    try {
+      if (loss.defined()) backward(loss);
+    } catch (const std::exception& error) {
+      if (!is_out_of_memory(error)) throw;
+      out_of_memory = std::current_exception();
+      loss.reset();  // frees what its graph holds
+    }
+    complete_with_zeros();
     reducer_->check_finalized();
   });
+  if (out_of_memory) std::rethrow_exception(out_of_memory);
+}
+
+/// Gives the Reducer the parameters that this backward has not reached.
+void GradientReducer::complete_with_zeros() {
+  std::vector<at::Tensor> outputs, zeros;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if ((*is_ready_)[i]) continue;
+    outputs.push_back(parameters_[i].view_as(parameters_[i]));
+    zeros.push_back(at::zeros({}, parameters_[i].options()).expand_as(parameters_[i]));  // takes no memory
+  }
+  if (!outputs.empty()) torch::autograd::backward(outputs, zeros);
 }
 
 }  // namespace strobe::train

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +13,9 @@
 
 namespace c10d {
 class Reducer;
+}
+namespace torch::autograd {
+struct Node;
 }
 
 namespace strobe::train {
@@ -28,15 +32,23 @@ class GradientReducer {
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// Adds the gradients of `loss` to those of the parameters; an undefined loss adds zeros: a process that has no batch
-  /// where others have one. With `reduce`, which is the same everywhere, the gradients hold the sums over all processes
-  /// afterwards; without, nothing is said. Throws strobe::Error naming a lost rank.
-  void backward(const at::Tensor& loss, bool reduce);
+  /// Adds the gradients of loss() to those of the parameters of this process. Nothing is said to the others.
+  void backward(const at::Tensor& loss);
+
+  /// The same, after which the gradients of every process hold the sums over all. All processes call it together; one
+  /// that has nothing to add (no batch, or no memory for it) gives an undefined loss and counts as zeros. Parameters
+  /// that the loss does not depend on count as zeros too. Where memory runs out, the others get zeros for what is
+  /// missing before the error is passed on, so that none of them waits. Throws strobe::Error naming a lost rank.
+  void backward_and_sum(at::Tensor loss);
 
  private:
+  void complete_with_zeros();
+
   Communicator& communicator_;
   std::vector<at::Tensor> parameters_;
-  std::unique_ptr<c10d::Reducer> reducer_;
+  std::vector<std::shared_ptr<torch::autograd::Node>> accumulators_;  // kept: the hooks live in them
+  std::shared_ptr<std::vector<char>> is_ready_;                       // in this backward, by parameter
+  std::unique_ptr<c10d::Reducer> reducer_;                            // null: one process
 };
 
 }  // namespace strobe::train

@@ -1,0 +1,31 @@
+#include "train/distributed/tally.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+namespace strobe::train {
+
+Tally agree(const Tally& own, Communicator& communicator) {
+  if (communicator.size() == 1) return own;
+  static constexpr int64_t Tally::*kFields[] = {&Tally::signal,        &Tally::out_of_memory, &Tally::target_tokens,
+                                                &Tally::source_tokens, &Tally::slots,         &Tally::padding};
+  at::Tensor fields = at::empty({std::size(kFields)}, at::kLong);
+  for (std::size_t i = 0; i < std::size(kFields); ++i) fields.mutable_data_ptr<int64_t>()[i] = own.*kFields[i];
+  const at::Tensor gathered = communicator.all_gather(fields);
+  const int64_t* value = gathered.const_data_ptr<int64_t>();
+  Tally all;
+  for (int rank = 0; rank < communicator.size(); ++rank) {
+    const int64_t largest_signal = std::max(all.signal, *value);
+    for (const auto field : kFields) all.*field += *value++;
+    all.signal = largest_signal;
+  }
+  return all;
+}
+
+uint64_t seed_of_rank(uint64_t seed, int rank) {
+  constexpr uint64_t kGoldenRatio = 0x9E3779B97F4A7C15;  // far from the seeds that people choose for other runs
+  return seed + static_cast<uint64_t>(rank) * kGoldenRatio;
+}
+
+}  // namespace strobe::train
