@@ -24,7 +24,10 @@ RunReport::RunReport(const TrainerOptions& options, std::string score_name, Logg
 RunReport::~RunReport() { logger_.before_message({}); }
 
 void RunReport::open_curves(const RunState& state) {
-  if (options_.tensorboard && speaks_) events_.emplace(options_.folder / kEventFolder);
+  if (options_.tensorboard && speaks_) {
+    events_.emplace(options_.folder / kEventFolder);
+    if (state.update > 0) events_->restart(state.update + 1);
+  }
   plotted_ = state.totals;
   plotted_epoch_ = state.epoch;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <bit>
 #include <chrono>
 #include <cstring>
@@ -56,12 +57,15 @@ std::string wall_time() {
   return key(1, kFixed64) + raw(now.count());
 }
 
+std::string step_field(int64_t step) { return key(2, kVarint) + varint(static_cast<uint64_t>(step)); }
+
 std::filesystem::path file_name() {
+  static std::atomic<int> count = 0;
   char host[256] = "localhost";
   ::gethostname(host, sizeof(host) - 1);
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return "events.out.tfevents." + std::to_string(std::chrono::duration_cast<std::chrono::seconds>(now).count()) + "." +
-         host + "." + std::to_string(::getpid());
+         host + "." + std::to_string(::getpid()) + "." + std::to_string(count++);
 }
 
 }  // namespace
@@ -81,9 +85,14 @@ EventFile::EventFile(const std::filesystem::path& folder) {
   write(wall_time() + block(3, "brain.Event:2"));
 }
 
+void EventFile::restart(int64_t step) {
+  const std::string start = key(1, kVarint) + varint(1);  // SessionLog.START
+  write(wall_time() + step_field(step) + block(7, start));
+}
+
 void EventFile::scalar(std::string_view tag, int64_t step, double value) {
   const std::string point = block(1, tag) + key(2, kFixed32) + raw(static_cast<float>(value));
-  write(wall_time() + key(2, kVarint) + varint(static_cast<uint64_t>(step)) + block(5, block(1, point)));
+  write(wall_time() + step_field(step) + block(5, block(1, point)));
 }
 
 void EventFile::write(const std::string& event) {

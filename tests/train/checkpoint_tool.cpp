@@ -2,7 +2,8 @@
 //   write FILE             a checkpoint with one value of each kind
 //   dump FILE              one line for each leaf: path, type, value
 //   adam FILE OUT          the updates that FILE describes; OUT gets the weights and the optimiser's state
-//   train FOLDER [resume]  a small run that takes a while, with last.pt written after each update
+//   course adam|adamw FOLDER  a run in fp64 with all that the loop does to gradients; FOLDER/data.pt gets its batches
+//   train FOLDER [resume]  a small run that takes a while, with last.pt written after each update; says when it trains
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones_like.h>
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 #include <chrono>
 #include <iostream>
 #include <thread>
+#include <utility>
 
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
@@ -106,15 +108,53 @@ void adam(const std::string& file, const std::string& out) {
   save_checkpoint(out, result);
 }
 
+/// data.pt: {"weights": {name: tensor} before the run, "batches": [{"inputs", "targets"}] in the order of their use}
+int course(const std::string& kind, const std::string& folder) {
+  TinyTask::Options task_options;
+  task_options.batches = 12;
+  task_options.dtype = at::kDouble;
+  TinyTask task(task_options);
+  Dict weights, data;
+  for (const auto& [name, value] : module_state(task.model())) weights[name] = value.as_tensor().clone();
+  List batches;
+  task.on_forward = [&](int64_t, int64_t index) {
+    const auto [inputs, targets] = task.batch(index);
+    Dict batch;
+    batch["inputs"] = inputs;
+    batch["targets"] = targets;
+    batches.emplace_back(std::move(batch));
+  };
+  TrainerOptions options = tiny_options(folder);
+  options.epochs = 5;
+  options.accumulation = 3;
+  options.clip_norm = 0.05;
+  options.optimizer.kind = kind == "adam" ? OptimizerOptions::Kind::kAdam : OptimizerOptions::Kind::kAdamW;
+  options.optimizer.weight_decay = 0.1;
+  options.schedule.kind = ScheduleOptions::Kind::kNoam;
+  options.schedule.factor = 0.1;
+  options.schedule.warmup = 6;
+  const int status = train_quietly(task, options).exit_status;
+  data["weights"] = std::move(weights);
+  data["batches"] = std::move(batches);
+  save_checkpoint(options.folder / "data.pt", data);
+  return status;
+}
+
 int train_slowly(const std::string& folder, bool resume) {
   TinyTask::Options task_options;
   task_options.dropout = 0.3;
   task_options.batches = 20;
   TinyTask task(task_options);
-  task.on_forward = [](int64_t, int64_t) { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
+  bool announced = false;
+  task.on_forward = [&](int64_t, int64_t) {
+    if (!std::exchange(announced, true)) std::cout << "training" << std::endl;
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  };
   TrainerOptions options = tiny_options(folder);
-  options.epochs = 4;
+  options.epochs = 15;
   options.save_every = 1;
+  options.keep_last = 3;
+  options.validate_every_updates = 7;
   if (resume) options.resume = options.folder / "last.pt";
   return train_quietly(task, options).exit_status;
 }
@@ -129,11 +169,12 @@ int main(int argc, char** argv) {
     if (arguments.size() == 2 && arguments[0] == "write") return write(arguments[1]), 0;
     if (arguments.size() == 2 && arguments[0] == "dump") return dump("", load_checkpoint(arguments[1])), 0;
     if (arguments.size() == 3 && arguments[0] == "adam") return adam(arguments[1], arguments[2]), 0;
+    if (arguments.size() == 3 && arguments[0] == "course") return course(arguments[1], arguments[2]);
     if (arguments.size() >= 2 && arguments[0] == "train") return train_slowly(arguments[1], arguments.size() == 3);
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;
   }
-  std::cerr << "usage: write FILE | dump FILE | adam FILE OUT | train FOLDER [resume]\n";
+  std::cerr << "usage: write FILE | dump FILE | adam FILE OUT | course adam|adamw FOLDER | train FOLDER [resume]\n";
   return 2;
 }

@@ -74,7 +74,7 @@ TEST(Progress, WritesWholeLinesWhereThereIsNoTerminal) {
   {
     ProgressLine line;
     EXPECT_FALSE(line.due());
-    line.show({});
+    line.show(ProgressState{});
     line.clear();
   }
   const std::string text = ::testing::internal::GetCapturedStderr();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <set>
 
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
@@ -16,11 +17,13 @@ struct Case {
   int64_t stop_epoch, stop_batch;
   int64_t accumulation;
   Precision precision = Precision::kFp32;
+  int64_t validate_every_updates = 0;
+  int64_t keep_last = 0;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
   *out << "epoch " << c.stop_epoch << " batch " << c.stop_batch << " accumulation " << c.accumulation << " "
-       << precision_name(c.precision);
+       << precision_name(c.precision) << " validated every " << c.validate_every_updates << " keeping " << c.keep_last;
 }
 
 TinyTask dropout_task() {
@@ -34,6 +37,8 @@ TrainerOptions options_for(const Case& c, const TemporaryFolder& folder) {
   options.epochs = 3;
   options.accumulation = c.accumulation;
   options.precision = c.precision;
+  options.validate_every_updates = c.validate_every_updates;
+  options.keep_last = c.keep_last;
   options.clip_norm = 1.0;
   options.seed = 7;
   return options;
@@ -58,6 +63,12 @@ void expect_equal(const Value& a, const Value& b, const std::string& path) {
   }
 }
 
+std::set<std::string> names_in(const TemporaryFolder& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) names.insert(entry.path().filename());
+  return names;
+}
+
 class ResumeAt : public ::testing::TestWithParam<Case> {};
 
 TEST_P(ResumeAt, GoesOnBitForBit) {
@@ -80,19 +91,55 @@ TEST_P(ResumeAt, GoesOnBitForBit) {
   EXPECT_EQ(result.exit_status, 0);
   EXPECT_TRUE(at::equal(flat_weights(resumed.model()), flat_weights(straight.model())));
   EXPECT_EQ(result.best_epoch, expected.best_epoch);
+  EXPECT_EQ(result.best_update, expected.best_update);
+  EXPECT_EQ(names_in(folder), names_in(straight_folder));
   for (const char* name : {"last.pt", "model.pth"}) {
     expect_equal(load_checkpoint(straight_folder / name), load_checkpoint(folder / name), name);
   }
-  // A signal during the last batch of all leaves nothing to do.
-  if (!result.epochs.empty()) {
-    EXPECT_EQ(result.epochs.back().loss, expected.epochs.back().loss);
-  }
+  ASSERT_FALSE(result.epochs.empty());
+  EXPECT_EQ(result.epochs.back().loss, expected.epochs.back().loss);
 }
 
 INSTANTIATE_TEST_SUITE_P(AnyBatch, ResumeAt,
                          ::testing::Values(Case{1, 0, 1}, Case{1, 4, 1}, Case{1, 7, 1}, Case{2, 0, 1}, Case{2, 5, 1},
                                            Case{3, 3, 1}, Case{3, 7, 1}, Case{1, 1, 3}, Case{2, 7, 3}, Case{2, 2, 3},
-                                           Case{2, 3, 1, Precision::kBf16}, Case{2, 3, 1, Precision::kFp16}));
+                                           Case{2, 3, 1, Precision::kBf16}, Case{2, 3, 1, Precision::kFp16},
+                                           // Before, at and after a validation; at one that ends an epoch.
+                                           Case{1, 3, 1, Precision::kFp32, 5, 2}, Case{1, 4, 1, Precision::kFp32, 5, 2},
+                                           Case{1, 5, 1, Precision::kFp32, 5, 2}, Case{2, 7, 1, Precision::kFp32, 4, 3},
+                                           Case{3, 7, 1, Precision::kFp32, 6, 1}));
+
+TEST(Resume, ValidatesAtTheEndWhatASignalLeftUnvalidated) {
+  const TemporaryFolder folder;
+  TinyTask task, resumed;
+  task.on_forward = [](int64_t, int64_t index) {
+    if (index == 5) std::raise(SIGTERM);
+  };
+  TrainerOptions options = tiny_options(folder.path());
+  options.max_updates = 6;
+  EXPECT_EQ(train_quietly(task, options).best_update, 0);
+  options.resume = folder / "last.pt";
+  const TrainResult result = train_quietly(resumed, options);
+  EXPECT_EQ(result.best_update, 6);
+  EXPECT_EQ(result.epochs.size(), 1u);
+}
+
+TEST(Resume, AppendsToTheLogAndDrawsInANewFile) {
+  const TemporaryFolder folder;
+  TinyTask task, resumed;
+  TrainerOptions options = tiny_options(folder.path());
+  options.epochs = 1;
+  train_quietly(task, options);
+  options.epochs = 2;
+  options.resume = folder / "last.pt";
+  train_quietly(resumed, options);
+  const std::string log = read_text(folder / "train.log");
+  EXPECT_THAT(log, HasSubstr("Epoch: 1, loss"));
+  EXPECT_THAT(log, HasSubstr("last.pt: epoch 2, batch 0, update 8"));
+  EXPECT_THAT(log, HasSubstr("Epoch: 2, loss"));
+  const auto files = std::filesystem::directory_iterator(folder / "tensorboard");
+  EXPECT_EQ(std::distance(begin(files), end(files)), 2);
+}
 
 TEST(Signals, FinishTheUpdateAndLeaveACheckpoint) {
   for (const int signal : {SIGINT, SIGTERM}) {

@@ -73,6 +73,13 @@ TEST(Tensorboard, WritesEvents) {
   EXPECT_EQ(found[1].substr(9), std::string("\x10\xac\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15\0\0\0\x3f", 18));
 }
 
+TEST(Tensorboard, RestartIsASessionStart) {
+  const TemporaryFolder folder;
+  EventFile(folder.path()).restart(3);
+  // step 3; session_log, field 7: status, field 1: START, 1
+  EXPECT_EQ(records(only_file(folder.path())).at(1).substr(9), "\x10\x03\x3a\x02\x08\x01");
+}
+
 TEST(Tensorboard, TrainingDrawsCurves) {
   const TemporaryFolder folder;
   TinyTask task;

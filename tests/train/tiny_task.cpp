@@ -38,12 +38,8 @@ struct TinyModule : torch::nn::Module {
   at::Tensor hidden_weight, hidden_bias, output_weight, output_bias;
 };
 
-struct Example {
-  at::Tensor inputs, targets;
-};
-
 /// Batch `id` has 3 to 5 items.
-Example example(int64_t id, at::TensorOptions kind) {
+TinyTask::Example example(int64_t id, at::TensorOptions kind) {
   const int64_t items = 3 + id % 3;
   const at::Tensor inputs = random({items, kInputs}, 100 + static_cast<uint64_t>(id), kind);
   return {inputs, inputs.narrow(1, 0, kOutputs).sin()};
@@ -71,20 +67,24 @@ at::Tensor TinyTask::run(const at::Tensor& inputs) const {
   return at::linear(dropped, module.output_weight, module.output_bias);
 }
 
-BatchLoss TinyTask::forward(int64_t index) {
-  if (on_forward) on_forward(epoch_, index);
-  was_training = model_->is_training();
+TinyTask::Example TinyTask::batch(int64_t index) const {
   std::vector<at::Tensor> inputs, targets;
   for (int64_t i = index * options_.merge; i < (index + 1) * options_.merge; ++i) {
     const Example part = example(order_.at(static_cast<std::size_t>(i)), kind(options_));
     inputs.push_back(part.inputs);
     targets.push_back(part.targets);
   }
-  const at::Tensor target = at::cat(targets);
+  return {at::cat(inputs), at::cat(targets)};
+}
+
+BatchLoss TinyTask::forward(int64_t index) {
+  if (on_forward) on_forward(epoch_, index);
+  was_training = model_->is_training();
+  const auto [inputs, targets] = batch(index);
   BatchLoss loss;
-  loss.loss_sum = (run(at::cat(inputs)) - target).square().sum();
+  loss.loss_sum = (run(inputs) - targets).square().sum();
   if (loss_factor) loss.loss_sum = loss.loss_sum * loss_factor(epoch_, index);
-  loss.count = target.size(0);
+  loss.count = targets.size(0);
   loss.source_tokens = 2 * loss.count;
   loss.slots = 4 * loss.count;
   loss.padding = loss.count;

@@ -26,6 +26,12 @@ class TinyTask : public Task {
   TinyTask();
   explicit TinyTask(const Options& options);
 
+  struct Example {
+    at::Tensor inputs, targets;
+  };
+  /// Batch `index` of the present epoch.
+  Example batch(int64_t index) const;
+
   /// Called before each forward with the epoch and the index of the batch.
   std::function<void(int64_t epoch, int64_t index)> on_forward;
   /// Batches whose loss is multiplied by what this returns.

@@ -12,6 +12,7 @@
 
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
+#include "train/updater.h"
 
 namespace strobe::train {
 namespace {
@@ -175,6 +176,32 @@ TEST(Trainer, OutOfMemoryCostsTheUpdateNotTheRun) {
   seven.max_updates = 7;
   train_quietly(twin, seven);
   EXPECT_TRUE(at::equal(flat_weights(task.model()), flat_weights(twin.model())));
+}
+
+TEST(Trainer, OutOfMemoryAmongAccumulatedBatchesDropsThoseBeforeIt) {
+  const TemporaryFolder folder;
+  TinyTask task, twin;
+  task.on_forward = [](int64_t, int64_t index) {
+    if (index == 4) C10_THROW_ERROR(OutOfMemoryError, "out of memory, says the test");
+  };
+  TrainerOptions options = tiny_options(folder.path());
+  options.epochs = 1;
+  options.accumulation = 3;
+  const TrainResult result = train_quietly(task, options);
+  EXPECT_EQ(result.epochs[0].updates, 2);
+  EXPECT_EQ(result.epochs[0].skipped_updates, 1);
+
+  Updater updater(twin, options);
+  EpochTotals totals;
+  twin.begin_epoch(1);
+  twin.model().train();
+  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 3}, {6, 8}}) {
+    updater.apply(options.schedule.lr, updater.accumulate(begin, end), totals);
+  }
+  EXPECT_TRUE(at::equal(flat_weights(task.model()), flat_weights(twin.model())));
+  const Dict state = load_checkpoint(folder / "last.pt").at("trainer").as_dict();
+  EXPECT_EQ(state.at("update").as_int(), 2);
+  EXPECT_EQ(state.at("epoch").as_int(), 2);
 }
 
 TEST(Trainer, OtherErrorsOfTheTaskPassThrough) {
