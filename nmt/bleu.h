@@ -21,8 +21,9 @@ struct Bleu {
   std::array<double, 4> precisions{};  // percent
   double brevity_penalty = 0.0;
   int64_t hypothesis_length = 0, reference_length = 0;
-  std::string signature;     // "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"
-  std::string text() const;  // sacreBLEU's line: "BLEU = 41.11 85.7/66.7/40.0/12.5 (BP = 1.000 ratio = ...)"
+  std::string signature;       // "nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.6.0"
+  std::string detail() const;  // "85.7/66.7/40.0/12.5 (BP = 1.000 ratio = 1.000 hyp_len = 7 ref_len = 7)"
+  std::string text() const;    // sacreBLEU's line: "BLEU = 41.11 " and the detail
 };
 
 /// The text as sacreBLEU's tokenizer leaves it, tokens apart by single spaces.

@@ -1,4 +1,5 @@
-"""BLEU and subwords against the programs that define them: sacreBLEU 2.6.0, SentencePiece's spm_train and Python binding.
+"""BLEU, chrF, their confidence and subwords against the programs that define them: sacreBLEU 2.6.0, NumPy's generator,
+SentencePiece's spm_train and Python binding.
 
 STROBE_NMT_PARITY_TOOL names the program built from parity_tool.cpp. The texts are generated from seeds.
 """
@@ -9,10 +10,12 @@ import random
 import subprocess
 import sys
 
+import numpy
 import pytest
 import sacrebleu
 import sentencepiece
 from sacrebleu.metrics.bleu import _get_tokenizer
+from sacrebleu.significance import PairedTest
 
 TOOL = os.environ["STROBE_NMT_PARITY_TOOL"]
 TOKENIZERS = ["zh", "13a", "char", "none"]
@@ -108,6 +111,93 @@ def test_bleu_of_one_sentence():
     pairs = [("他说“你好”。", "他说“您好”。"), ("", ""), ("", "a b c d"), ("a", ""), ("a b c", "a b c"),
              ("a b c d", "a b c d"), ("x y z w", "a b c d"), ("a x y z", "a b c d"), ("the the the", "the cat is here")]
     check_bleu([(tokenizer, [hyp], [ref]) for tokenizer in TOKENIZERS for hyp, ref in pairs])
+
+
+METRICS = {"bleu": lambda tokenizer: sacrebleu.BLEU(tokenize=tokenizer), "chrf": lambda _: sacrebleu.CHRF(),
+           "chrf++": lambda _: sacrebleu.CHRF(word_order=2)}
+
+
+def corpora(rng, sizes, noise=0.9):
+    """(hypotheses, references), empty and odd lines among them."""
+    result = []
+    for alphabet in ALPHABETS.values():
+        for size, longest in sizes:
+            references = [sentence(rng, alphabet, longest) for _ in range(size)]
+            result.append(([edited(rng, r, alphabet) if rng.random() < noise else "" for r in references], references))
+    return result
+
+
+def words_and_signs(rng):
+    """What chrF++ splits: signs before, behind, around and alone."""
+    return " ".join(rng.choice(["", "(", "'", "…", "。"]) + rng.choice(["a", "bc", "def", "中", "-", "", "1.5"]) +
+                    rng.choice(["", ",", ".", ")", "!?"]) for _ in range(rng.randrange(12)))
+
+
+@pytest.mark.parametrize("name", ["chrf", "chrf++"])
+def test_chrf(name):
+    rng = random.Random(name)
+    cases = corpora(rng, [(1, 8), (1, 4), (3, 5), (200, 30), (20, 400)])
+    cases += [([words_and_signs(rng) for _ in range(n)], [words_and_signs(rng) for _ in range(n)]) for n in (1, 2, 300)]
+    cases += [([hyp], [ref]) for hyp, ref in [("", ""), ("", "a b"), ("a", ""), ("a b c", "abc"), ("他说“你好”。", "他说“您好”。")]]
+    answers = ask([{"what": "score", "metric": name, "tokenizer": "none", "hypotheses": hypotheses,
+                    "references": references, "samples": 1, "seed": 1} for hypotheses, references in cases])
+    for (hypotheses, references), found in zip(cases, answers, strict=True):
+        metric = METRICS[name](None)
+        expected = metric.corpus_score(hypotheses, [references])
+        assert f"{found['name']} = {found['score']:.2f}" == str(expected)
+        assert found["score"] == pytest.approx(expected.score, rel=1e-13, abs=0)
+        assert found["signature"].replace("bs:1|seed:1|", "") == str(metric.get_signature())
+
+
+def test_random_numbers_are_numpys():
+    rng = random.Random(5)
+    for seed in [0, 1, 12345, 2**32 - 1, 2**32, 2**63 + 11]:
+        bounds = [rng.choice([1, 2, 3, 7, 1000, 2**16, 2**31 + 1, 2**32 - 2]) for _ in range(3000)]
+        generator = numpy.random.default_rng(seed)
+        # choice() draws as integers() does; below 2^32 both take half a 64-bit number a draw.
+        expected = [int(generator.integers(0, bound)) for bound in bounds]
+        assert ask([{"what": "random", "seed": seed, "bounds": bounds}]) == [expected]
+
+
+def confidence_cases(rng):
+    for name in METRICS:
+        for tokenizer in TOKENIZERS if name == "bleu" else ["none"]:
+            for hypotheses, references in corpora(rng, [(7, 60), (90, 40)], noise=0.97):
+                yield name, tokenizer, hypotheses, references
+
+
+def test_confidence_is_sacrebleus():
+    cases = [(*case, 100) for case in confidence_cases(random.Random(6))]
+    cases += [("bleu", "13a", *corpora(random.Random(7), [(400, 40)])[0], 1000)]
+    answers = ask([{"what": "score", "metric": name, "tokenizer": tokenizer, "hypotheses": hypotheses,
+                    "references": references, "samples": samples, "seed": 12345}
+                   for name, tokenizer, hypotheses, references, samples in cases])
+    for (name, tokenizer, hypotheses, references, samples), found in zip(cases, answers, strict=True):
+        metric = METRICS[name](tokenizer)
+        expected = metric.corpus_score(hypotheses, [references], n_bootstrap=samples)
+        assert found["signature"] == str(metric.get_signature())
+        assert found["mean"] == pytest.approx(float(expected._mean), rel=1e-13, abs=0), (name, tokenizer)
+        assert found["half_width"] == pytest.approx(float(expected._ci), rel=1e-12, abs=1e-12), (name, tokenizer)
+
+
+def test_paired_bootstrap_is_sacrebleus():
+    rng = random.Random(8)
+    cases = [(*case, 300) for case in confidence_cases(rng)] + [("chrf", "none", *corpora(rng, [(200, 30)])[0], 1000)]
+    requests, expectations = [], []
+    for name, tokenizer, baseline, references, samples in cases:
+        share = rng.choice([0, 0.05, 0.5])  # of the sentences that differ: the same system, one much like it, another
+        system = [edited(rng, text, "ab c") if rng.random() < share else text for text in baseline]
+        requests.append({"what": "compare", "metric": name, "tokenizer": tokenizer, "baseline": baseline,
+                         "hypotheses": system, "references": references, "samples": samples, "seed": 12345})
+        metric = METRICS[name](tokenizer)
+        _, scores = PairedTest([("baseline", baseline), ("system", system)], {name: metric}, [references], "bs",
+                               samples)()
+        expectations.append(next(results for key, results in scores.items() if key != "System"))
+    for found, (baseline, system) in zip(ask(requests), expectations, strict=True):
+        assert found["p_value"] == system.p_value
+        for ours, theirs in ((found["baseline"], baseline), (found["system"], system)):
+            assert ours[0] == pytest.approx(float(theirs.mean), rel=1e-13, abs=0)
+            assert ours[1] == pytest.approx(float(theirs.ci), rel=1e-12, abs=1e-12)
 
 
 def training_text(rng):
