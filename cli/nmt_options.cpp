@@ -22,11 +22,20 @@ void RunOptions::add_to(CLI::App& command) {
       ->capture_default_str();
 }
 
-at::Device RunOptions::start() const {
-  if (threads > 0) at::set_num_threads(threads);
-  const bool has_gpu = at::globalContext().hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 0;
-  if (device == "cuda" && !has_gpu) throw Error("--device: expected a CUDA GPU that this build can use, found none");
-  return device == "cpu" || !has_gpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, 0);
+at::Device RunOptions::start(const train::World& world) const {
+  if (threads > 0) {
+    at::set_num_threads(threads);
+  } else if (world.size > 1) {
+    at::set_num_threads(train::cores_of_rank(world));
+  }
+  const int gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  if (device == "cuda" && gpus == 0) throw Error("--device: expected a CUDA GPU that this build can use, found none");
+  if (device == "cpu" || gpus == 0) return at::kCPU;
+  if (world.local_rank >= gpus) {
+    throw Error("--device: rank " + std::to_string(world.rank) + ": expected a GPU for each of " +
+                std::to_string(world.local_size) + " processes of this machine, found " + std::to_string(gpus));
+  }
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank)};
 }
 
 train::Precision RunOptions::precision_on(at::Device device) const {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "nmt/translate.h"
+#include "train/distributed/world.h"
 #include "train/precision.h"
 
 namespace strobe::cli {
@@ -19,8 +20,9 @@ struct RunOptions {
 
   void add_to(CLI::App& command);
 
-  /// Sets the number of threads. cuda where there is a GPU unless told; throws strobe::Error where there is none.
-  at::Device start() const;
+  /// Sets the number of threads: several processes share the machine's cores. cuda where there is a GPU unless told,
+  /// each process its own; throws strobe::Error where there is none.
+  at::Device start(const train::World& world = {}) const;
 
   /// auto: fp32 on the CPU; on a GPU bf16 from sm_80 on, else fp16.
   train::Precision precision_on(at::Device device) const;

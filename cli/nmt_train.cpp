@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "cli/launcher.h"
 #include "cli/nmt_model_options.h"
 #include "cli/nmt_options.h"
 #include "cli/nmt_presets.h"
@@ -37,6 +38,7 @@ struct Arguments {
   nmt::ExperimentOptions experiment;
   ModelOptions model;
   RunOptions run;
+  ProcessOptions processes;
   std::string optimizer = "adam";
   std::string schedule = "noam";
   std::string bleu_tokenize = "auto";
@@ -127,10 +129,13 @@ std::vector<Preset> presets() {
           {"tiny", "2+2 layers of 128, for two CPU cores", kTinyPreset}};
 }
 
-void run(const Arguments& arguments) {
+/// The exit status.
+int run(const Arguments& arguments) {
+  if (const std::optional<int> status = arguments.processes.launch()) return *status;
+  const train::World world = train::world_from_environment();
   nmt::ExperimentOptions options = arguments.experiment;
   options.model = arguments.model.config();
-  options.trainer.device = arguments.run.start();
+  options.trainer.device = arguments.run.start(world);
   options.trainer.precision = arguments.run.precision_on(options.trainer.device);
   options.trainer.optimizer.kind = kOptimizers.at(arguments.optimizer);
   options.trainer.schedule.kind = kSchedules.at(arguments.schedule);
@@ -139,8 +144,10 @@ void run(const Arguments& arguments) {
   options.task.validation.search = options.test.search;
   options.task.validation.search.beam = arguments.valid_beam;
   if (arguments.bleu_tokenize != "auto") options.bleu_tokenizer = nmt::bleu_tokenizer(arguments.bleu_tokenize);
-  const int status = nmt::run_experiment(options);
-  if (status != 0) throw CLI::RuntimeError(status);
+  return train::run_in_world(world, options.trainer.device, [&](const std::shared_ptr<train::Communicator>& ranks) {
+    options.trainer.ranks = ranks;
+    return nmt::run_experiment(options);
+  });
 }
 
 }  // namespace
@@ -155,6 +162,7 @@ void add_nmt_train(CLI::App& parent) {
   add_course(*command, *arguments);
   add_evaluation(*command, *arguments);
   arguments->run.add_to(*command);
+  arguments->processes.add_to(*command);
   const auto config = std::make_shared<ConfigFile>(*command, presets());
   command->callback([command, arguments, config] {
     config->apply();
@@ -163,7 +171,7 @@ void add_nmt_train(CLI::App& parent) {
     } else {
       arguments->experiment.command = command_line(*command);
       arguments->experiment.configuration = config->dump();
-      run(*arguments);
+      if (const int status = run(*arguments); status != 0) throw CLI::RuntimeError(status);
     }
   });
 }

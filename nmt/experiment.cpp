@@ -60,10 +60,18 @@ int64_t parameter_count(const torch::nn::Module& module) {
   return count;
 }
 
+train::Logger open_log(const train::TrainerOptions& options) {
+  return train::Logger(options.folder / "train.log",
+                       options.resume.empty() ? train::Logger::Mode::kTruncate : train::Logger::Mode::kAppend);
+}
+
 void log_setting(train::Logger& logger, const ExperimentOptions& options, const Data& data, const Transformer& model) {
   logger.info(fmt::format("Device: {}, threads: {}, precision: {}, attention: {}", options.trainer.device.str(),
                           at::get_num_threads(), train::precision_name(options.trainer.precision),
                           options.model.attn_type));
+  if (const int processes = options.trainer.ranks->size(); processes > 1) {
+    logger.info(fmt::format("Processes: {}", processes));
+  }
   logger.info(fmt::format("Parameters: {}, vocabularies: {} and {} pieces", parameter_count(*model),
                           data.vocabularies.source.size(), data.vocabularies.target.size()));
   logger.info(fmt::format("Pairs: {} train, {} dev, {} test", data.train.pairs.size(), data.dev.pairs.size(),
@@ -120,10 +128,12 @@ int run_experiment(ExperimentOptions options) {
 
   if (!options.trainer.resume.empty()) train::require_resumable(options.trainer.resume);
   Data data = load_data(options);  // before anything of an earlier run is overwritten
-  train::write_run_record(options.trainer.folder, {options.command, options.configuration, options.trainer.resume,
-                                                   data_files(options.data), options.trainer.device});
-  train::Logger logger(options.trainer.folder / "train.log",
-                       options.trainer.resume.empty() ? train::Logger::Mode::kTruncate : train::Logger::Mode::kAppend);
+  const bool is_root = options.trainer.ranks->is_root();
+  if (is_root) {
+    train::write_run_record(options.trainer.folder, {options.command, options.configuration, options.trainer.resume,
+                                                     data_files(options.data), options.trainer.device});
+  }
+  train::Logger logger = is_root ? open_log(options.trainer) : train::Logger();
   log_skipped(logger, "train", data.train);
   log_skipped(logger, "dev", data.dev);
   log_skipped(logger, "test", data.test);
@@ -138,7 +148,7 @@ int run_experiment(ExperimentOptions options) {
   TrainingTask task({model, data.vocabularies, tokenizer}, std::move(data.train), std::move(data.dev), options.task);
   logger.info("-------- Get Dataloader! --------");
   const train::TrainResult result = train::train(task, options.trainer, logger);
-  if (result.exit_status == 0) test_best(options, data.test, logger);
+  if (result.exit_status == 0 && is_root) test_best(options, data.test, logger);
   return result.exit_status;
 }
 

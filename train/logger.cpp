@@ -48,6 +48,8 @@ Logger::Logger(const std::filesystem::path& file, Mode mode, bool console) {
   logger_->flush_on(spdlog::level::info);
 }
 
+Logger::Logger() : logger_(std::make_shared<spdlog::logger>("train")) {}
+
 Logger::~Logger() = default;
 
 void Logger::info(std::string_view message) { write(spdlog::level::info, message); }

@@ -20,6 +20,7 @@ class Logger {
 
   /// Creates the file's folder. Throws strobe::Error naming the file where it cannot be written.
   explicit Logger(const std::filesystem::path& file, Mode mode = Mode::kTruncate, bool console = true);
+  Logger();  // writes nowhere
   ~Logger();
 
   void info(std::string_view message);

@@ -1,9 +1,11 @@
 #include "train/distributed/world.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <limits>
 #include <string_view>
+#include <thread>
 
 #include "strobe/types.h"
 
@@ -128,6 +130,7 @@ World slurm_world(Variables& variables) {
   world.local_size = variables.has("SLURM_STEP_TASKS_PER_NODE")
                          ? tasks_of_node(variables, "SLURM_STEP_TASKS_PER_NODE", node, world.size)
                          : variables.number_or("SLURM_NTASKS_PER_NODE", 1, world.size, world.size);
+  if (variables.has("SLURM_CPUS_PER_TASK")) world.cores = variables.number("SLURM_CPUS_PER_TASK", 1, kMostRanks);
   world.master_addr = variables.text_or("MASTER_ADDR", first_host(variables.text("SLURM_STEP_NODELIST")));
   const std::string job = variables.text_or("SLURM_JOB_ID", "") + "." + variables.text_or("SLURM_STEP_ID", "");
   world.master_port = variables.number_or("MASTER_PORT", 1, kLargestPort, derived_port(job));
@@ -147,6 +150,11 @@ World world_from_environment(const Environment& environment) {
 
 World world_from_environment() {
   return world_from_environment([](const char* name) { return std::getenv(name); });
+}
+
+int cores_of_rank(const World& world) {
+  const int all = static_cast<int>(std::thread::hardware_concurrency());
+  return world.cores.value_or(std::max(1, all / world.local_size));
 }
 
 std::string first_host(const std::string& node_list) {
