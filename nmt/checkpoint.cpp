@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "train/checkpoint.h"
 
@@ -32,14 +33,46 @@ void require_size(const Vocabulary& vocabulary, int64_t expected, const std::str
   }
 }
 
+Vocabularies vocabularies_of(const train::Dict& content) {
+  return {to_vocabulary(content.at(std::string("source_vocabulary")), "source vocabulary"),
+          to_vocabulary(content.at(std::string("target_vocabulary")), "target vocabulary")};
+}
+
+/// Calls `read` and names the file in what it throws.
+template <typename Read>
+auto naming(const std::filesystem::path& file, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    throw train::CheckpointError(file.string() + ": " + error.what());
+  }
+}
+
+std::string text_of(const train::Value& value) {
+  if (std::holds_alternative<std::string>(value.data)) return value.as_string();
+  return std::to_string(value.as_int());
+}
+
+/// "d_model 512, not 256; norm pre, not post", of what weights depend on.
+std::string differences(const ModelConfig& theirs, const ModelConfig& ours) {
+  const train::Dict found = to_dict(theirs), expected = to_dict(ours);
+  std::string text;
+  for (const char* name :
+       {"d_model", "num_heads", "d_ff", "encoder_layers", "decoder_layers", "norm", "activation", "tie_embeddings"}) {
+    const std::string a = text_of(found.at(std::string(name))), b = text_of(expected.at(std::string(name)));
+    if (a != b) text += (text.empty() ? "" : "; ") + std::string(name) + " " + a + ", not " + b;
+  }
+  return text;
+}
+
 TranslationModel build(const train::Dict& content, at::Device device, const std::string& attn_type) {
   ModelConfig config = model_config(content.at(std::string("config")).as_dict());
   if (!attn_type.empty()) config.attn_type = attn_type;
   TranslationModel loaded;
-  loaded.vocabularies.source = to_vocabulary(content.at(std::string("source_vocabulary")), "source vocabulary");
-  loaded.vocabularies.target = to_vocabulary(content.at(std::string("target_vocabulary")), "target vocabulary");
+  loaded.vocabularies = vocabularies_of(content);
   require_size(loaded.vocabularies.source, config.source_vocabulary, "source vocabulary");
   require_size(loaded.vocabularies.target, config.target_vocabulary, "target vocabulary");
+  require_joint_if_tied(config, loaded.vocabularies);
   loaded.bleu_tokenizer = bleu_tokenizer(content.at(std::string("bleu_tokenize")).as_string());
   loaded.model = Transformer(config);
   train::load_module_state(*loaded.model, content.at(std::string("model")).as_dict());
@@ -65,18 +98,51 @@ train::Dict describe(const ModelConfig& config, const Vocabularies& vocabularies
   return dict;
 }
 
-TranslationModel load_translation_model(const std::filesystem::path& file, at::Device device,
-                                        const std::string& attn_type) {
-  const train::Dict content = train::load_checkpoint(file);
+train::Dict load_translation_checkpoint(const std::filesystem::path& file) {
+  train::Dict content = train::load_checkpoint(file);
   if (!is_translation_model(content)) {
     throw train::CheckpointError(file.string() +
                                  ": a checkpoint, but of no translation model: expected one that `nmt train` wrote");
   }
-  try {
-    return build(content, device, attn_type);
-  } catch (const Error& error) {
-    throw train::CheckpointError(file.string() + ": " + error.what());
-  }
+  return content;
+}
+
+Vocabularies checkpoint_vocabularies(const std::filesystem::path& file) {
+  const train::Dict content = load_translation_checkpoint(file);
+  return naming(file, [&] { return vocabularies_of(content); });
+}
+
+void require_same_model(const train::Dict& content, const std::filesystem::path& file, const ModelConfig& config,
+                        const Vocabularies& vocabularies) {
+  naming(file, [&] {
+    const Vocabularies found = vocabularies_of(content);
+    for (const auto& [side, theirs, ours] : {std::tuple("source", &found.source, &vocabularies.source),
+                                             std::tuple("target", &found.target, &vocabularies.target)}) {
+      const std::string difference = theirs->difference(*ours);
+      if (difference.empty()) continue;
+      throw train::CheckpointError(std::string("its ") + side + " vocabulary is not that of the data: " + difference +
+                                   "; `strobe nmt prepare --vocab-from` prepares data with the vocabularies of a "
+                                   "checkpoint");
+    }
+    const std::string difference = differences(model_config(content.at(std::string("config")).as_dict()), config);
+    if (!difference.empty()) throw train::CheckpointError("a model of another configuration: " + difference);
+  });
+}
+
+void require_joint_if_tied(const ModelConfig& config, const Vocabularies& vocabularies) {
+  if (config.tie_embeddings != "all") return;
+  const std::string difference = vocabularies.source.difference(vocabularies.target);
+  if (difference.empty()) return;
+  throw Error(
+      "tie_embeddings all: expected one vocabulary for both sides (`strobe nmt prepare --joint-vocabulary` "
+      "makes one), found a source vocabulary of " +
+      difference + " as in the target's");
+}
+
+TranslationModel load_translation_model(const std::filesystem::path& file, at::Device device,
+                                        const std::string& attn_type) {
+  const train::Dict content = load_translation_checkpoint(file);
+  return naming(file, [&] { return build(content, device, attn_type); });
 }
 
 }  // namespace strobe::nmt

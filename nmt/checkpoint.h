@@ -23,6 +23,22 @@ struct TranslationModel {
 /// "bleu_tokenize": name}; the vocabularies are the bytes of their SentencePiece models. The trainer adds "model".
 train::Dict describe(const ModelConfig& config, const Vocabularies& vocabularies, BleuTokenizer bleu_tokenizer);
 
+/// What a checkpoint of `nmt train` holds. Throws train::CheckpointError naming the file where it is missing,
+/// truncated, or no translation model.
+train::Dict load_translation_checkpoint(const std::filesystem::path& file);
+
+/// The vocabularies of such a checkpoint; throws as load_translation_checkpoint().
+Vocabularies checkpoint_vocabularies(const std::filesystem::path& file);
+
+/// Throws train::CheckpointError naming `file` unless the weights that it holds, read as `content`, mean in a model of
+/// `config` with these vocabularies what they meant where they were trained: where a vocabulary is another it says of
+/// which side and the first difference, else which entries of the configuration differ. Dropouts and attn_type may.
+void require_same_model(const train::Dict& content, const std::filesystem::path& file, const ModelConfig& config,
+                        const Vocabularies& vocabularies);
+
+/// Throws strobe::Error where the configuration ties the embeddings of both sides and their vocabularies are not one.
+void require_joint_if_tied(const ModelConfig& config, const Vocabularies& vocabularies);
+
 /// The model on `device`, in eval mode; `attn_type` replaces the one it was trained with unless empty (all compute the
 /// same function). Throws train::CheckpointError naming the file where it is missing, truncated, or no translation
 /// model.

@@ -14,25 +14,6 @@ namespace fs = std::filesystem;
 
 constexpr char kHowToPrepare[] = "; `strobe nmt prepare` makes it";
 
-bool fits(const EncodedPair& pair, int64_t max_length) {
-  return static_cast<int64_t>(std::max(pair.source.size(), pair.target.size())) <= max_length;
-}
-
-void drop_long(Dataset& dataset, int64_t max_length) {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < dataset.pairs.size(); ++i) {
-    if (!fits(dataset.pairs[i], max_length)) continue;
-    if (i != kept) {
-      dataset.pairs[kept] = std::move(dataset.pairs[i]);
-      dataset.texts[kept] = std::move(dataset.texts[i]);
-    }
-    ++kept;
-  }
-  dataset.too_long = static_cast<int64_t>(dataset.pairs.size() - kept);
-  dataset.pairs.resize(kept);
-  dataset.texts.resize(kept);
-}
-
 }  // namespace
 
 fs::path json_file(const fs::path& data, Part part) {
@@ -77,7 +58,8 @@ std::vector<EncodedPair> encode_pairs(const std::vector<SentencePair>& texts, co
   return pairs;
 }
 
-Dataset load_dataset(const fs::path& data, Part part, const Vocabularies& vocabularies, int64_t max_length) {
+Dataset load_dataset(const fs::path& data, Part part, const Vocabularies& vocabularies,
+                     const std::optional<LengthLimits>& limits) {
   const fs::path file = json_file(data, part);
   if (!fs::exists(file)) throw Error("load_dataset: data: expected " + file.string() + ", found none" + kHowToPrepare);
   Corpus corpus = read_pairs(file);
@@ -85,10 +67,10 @@ Dataset load_dataset(const fs::path& data, Part part, const Vocabularies& vocabu
   dataset.skipped = corpus.skipped;
   dataset.texts = std::move(corpus.pairs);
   dataset.pairs = encode_pairs(dataset.texts, vocabularies);
-  if (max_length > 0) drop_long(dataset, max_length);
+  if (limits) dataset.left_out = filter_lengths(dataset.texts, dataset.pairs, *limits);
   if (dataset.pairs.empty()) {
-    throw Error("load_dataset: max_length: expected to keep pairs of \"" + file.string() + "\", found all " +
-                std::to_string(dataset.too_long) + " longer than " + std::to_string(max_length) + " ids");
+    throw Error("load_dataset: limits: expected to keep pairs of \"" + file.string() + "\", " +
+                dataset.left_out.text());
   }
   return dataset;
 }

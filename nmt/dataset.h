@@ -9,12 +9,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "nmt/batching.h"
 #include "nmt/corpus.h"
+#include "nmt/length_filter.h"
 #include "nmt/vocabulary.h"
 
 namespace strobe::nmt {
@@ -35,13 +37,13 @@ struct Dataset {
   std::vector<SentencePair> texts;
   std::vector<EncodedPair> pairs;  // bos ... eos on both sides
   SkippedLines skipped;            // by the reader
-  int64_t too_long = 0;            // left out for their length
+  LeftOut left_out;                // for their lengths
 };
 
-/// Reads and encodes one part, on all processors. Pairs with more than `max_length` ids on either side, bos and eos
-/// included, are counted and left out; 0: no limit. Throws strobe::Error where the file is missing or no pair is left.
+/// Reads and encodes one part, on all processors. Without limits all pairs stay, empty ones too. Throws strobe::Error
+/// where the file is missing or no pair is left.
 Dataset load_dataset(const std::filesystem::path& data, Part part, const Vocabularies& vocabularies,
-                     int64_t max_length = 0);
+                     const std::optional<LengthLimits>& limits = std::nullopt);
 
 /// bos ... eos.
 std::vector<int64_t> encode_sentence(const Vocabulary& vocabulary, std::string_view text);

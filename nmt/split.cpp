@@ -53,24 +53,33 @@ std::vector<std::vector<std::size_t>> groups_of(const std::vector<SentencePair>&
 
 }  // namespace
 
-Split split_pairs(std::vector<SentencePair> pairs, int64_t held_out, uint64_t seed) {
+HeldOut usual_held_out(int64_t pairs) {
+  const HeldOut most;
+  const int64_t tenth = std::max<int64_t>(pairs / 10, 1);
+  return {std::min(tenth, most.dev), std::min(tenth, most.test)};
+}
+
+Split split_pairs(std::vector<SentencePair> pairs, const HeldOut& wanted, uint64_t seed) {
   std::vector<std::vector<std::size_t>> groups = groups_of(pairs);
   std::mt19937_64 engine(seed);
   shuffle(groups, engine);
-  const std::size_t wanted = std::clamp<std::size_t>(pairs.size() / 10, 1, static_cast<std::size_t>(held_out));
   Split split;
+  const auto fits = [](const std::vector<SentencePair>& set, const std::vector<std::size_t>& group, int64_t size) {
+    return static_cast<int64_t>(set.size() + group.size()) <= size;
+  };
   for (const std::vector<std::size_t>& group : groups) {
     std::vector<SentencePair>* set = &split.train;
-    if (split.dev.size() + group.size() <= wanted) {
+    if (fits(split.dev, group, wanted.dev)) {
       set = &split.dev;
-    } else if (split.test.size() + group.size() <= wanted) {
+    } else if (fits(split.test, group, wanted.test)) {
       set = &split.test;
     }
     for (const std::size_t i : group) set->push_back(std::move(pairs[i]));
   }
   if (split.train.empty() || split.dev.empty() || split.test.empty()) {
-    throw Error("split_pairs: pairs: expected enough for train, dev and test without a sentence in common, found " +
-                std::to_string(pairs.size()) + " in " + std::to_string(groups.size()) + " groups that share sentences");
+    throw Error("split_pairs: pairs: expected enough for train, dev (" + std::to_string(wanted.dev) + ") and test (" +
+                std::to_string(wanted.test) + ") without a sentence in common, found " + std::to_string(pairs.size()) +
+                " in " + std::to_string(groups.size()) + " groups that share sentences");
   }
   return split;
 }

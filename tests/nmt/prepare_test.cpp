@@ -101,24 +101,10 @@ TEST(Prepare, RecordsWhereTheFolderCameFrom) {
   EXPECT_EQ(record["inputs"][0]["bytes"], std::filesystem::file_size(options.input));
   EXPECT_EQ(record["target_vocabulary"]["normalization"], "identity");
 
-  const std::string before = record["inputs"][0]["fnv1a"];
+  const std::string before = record["inputs"][0]["sha1"];
   folder.write("all.tsv", tsv(0, 100) + "x\ty\n");
   run(options);
-  EXPECT_NE(nlohmann::json::parse(folder.read("data/prepare.json"))["inputs"][0]["fnv1a"], before);
-}
-
-TEST(Prepare, TheHashIsFnv1a) {
-  TempFolder folder;
-  PrepareOptions options = small(folder / "data");
-  options.train = folder.write("train.tsv", tsv(0, 50));
-  options.dev = options.test = folder.write("foobar.tsv", "a\tb");
-  run(options);
-  // FNV-1a of "a\tb" from its definition.
-  uint64_t hash = 14695981039346656037u;
-  for (const char c : {'a', '\t', 'b'}) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  char hex[17];
-  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
-  EXPECT_EQ(nlohmann::json::parse(folder.read("data/prepare.json"))["inputs"][1]["fnv1a"], hex);
+  EXPECT_NE(nlohmann::json::parse(folder.read("data/prepare.json"))["inputs"][0]["sha1"], before);
 }
 
 TEST(Prepare, TakesThreeFilesOfEitherFormAndWarnsOfSharedSentences) {
@@ -246,8 +232,97 @@ TEST(Prepare, RefusesInputsThatContradictEachOther) {
   options.demo = true;
   EXPECT_THAT(error_of(options), HasSubstr("expected one of"));
   options = small("data");
-  options.held_out = 0;
-  EXPECT_THAT(error_of(options), HasSubstr("held_out: expected at least 1"));
+  for (const double size : {0.0, -1.0, 2.5}) {
+    options.test_size = size;
+    EXPECT_THAT(error_of(options), HasSubstr("test_size: expected a number of pairs, or a share"));
+  }
+  options = small("data");
+  options.lengths.max = 50;
+  EXPECT_THAT(error_of(options), HasSubstr("the folder's own json/ stay as they are"));
+  options = small("data");
+  options.input = "a";
+  options.lengths.max_ratio = 0.5;
+  EXPECT_THAT(error_of(options), HasSubstr("max_ratio: expected 0 or at least 1"));
+  options = small("data");
+  options.joint_vocabulary = true;
+  options.vocabularies_from = "b";
+  EXPECT_THAT(error_of(options), HasSubstr("joint_vocabulary"));
+}
+
+TEST(Prepare, SplitsOffAsManyPairsAsAskedFor) {
+  TempFolder folder;
+  PrepareOptions options = small(folder / "data");
+  options.input = folder.write("all.tsv", tsv(0, 400));
+  options.dev_size = 0.05;
+  options.test_size = 33;
+  const Outcome outcome = run(options);
+  EXPECT_EQ(outcome.summary.dev, 20);
+  EXPECT_EQ(outcome.summary.test, 33);
+  EXPECT_EQ(outcome.summary.train, 347);
+  EXPECT_THAT(outcome.log, Not(Contains(HasSubstr("a tenth"))));
+  options.test_size = 390;
+  EXPECT_THAT(error_of(options), HasSubstr("dev (20) and test (390)"));
+}
+
+TEST(Prepare, OneVocabularyForBothSides) {
+  TempFolder folder;
+  PrepareOptions options = small(folder / "data");
+  options.input = folder.write("all.tsv", tsv(0, 200));
+  options.joint_vocabulary = true;
+  const Outcome outcome = run(options);
+  EXPECT_THAT(outcome.log, Contains(HasSubstr("fitting the joint vocabulary: 60 pieces, bpe")));
+  EXPECT_EQ(folder.read("data/tokenizer/source.model"), folder.read("data/tokenizer/target.model"));
+  EXPECT_EQ(nlohmann::json::parse(folder.read("data/prepare.json"))["joint_vocabulary"], true);
+  const Vocabularies vocabularies = load_vocabularies(options.data);
+  for (const EncodedPair& pair : load_dataset(options.data, Part::kTrain, vocabularies).pairs) {
+    EXPECT_THAT(pair.source, Not(Contains(kUnkId)));
+    EXPECT_THAT(pair.target, Not(Contains(kUnkId)));
+  }
+}
+
+TEST(Prepare, TakesVocabulariesThatThereAre) {
+  TempFolder folder;
+  PrepareOptions options = small(folder / "first");
+  options.input = folder.write("all.tsv", tsv(0, 200));
+  run(options);
+  options.input = folder.write("other.tsv", tsv(500, 100));
+  options.data = folder / "second";
+  options.vocabularies_from = folder / "first";
+  const Outcome outcome = run(options);
+  EXPECT_THAT(outcome.log, Contains(HasSubstr("taking the vocabularies of")));
+  EXPECT_EQ(folder.read("first/tokenizer/source.model"), folder.read("second/tokenizer/source.model"));
+  EXPECT_EQ(folder.read("first/tokenizer/target.model"), folder.read("second/tokenizer/target.model"));
+  options.vocabularies_from = folder / "none.pt";
+  EXPECT_THAT(error_of(options), HasSubstr("none.pt"));
+}
+
+TEST(Prepare, LeavesOutTrainingPairsByTheirLengthsAndCountsThem) {
+  TempFolder folder;
+  PrepareOptions options = small(folder / "data");
+  options.source_vocabulary = options.target_vocabulary = {60, "word", 1.0, "identity"};
+  const std::string good = "a b c\tx y\n", lines = good + good + "a\tx y\n" + "a b c d e f\tx y z\n" + "a b c d\tx\n" +
+                                                   "a b c d e\tx y\n" + "b b\tx y z\n";
+  options.train = folder.write("train.tsv", lines);
+  options.dev = options.test = folder.write("dev.tsv", "a\tx\n");
+  options.lengths = {2, 5, 2.0};
+  const Outcome outcome = run(options);
+  EXPECT_THAT(outcome.log, Contains("left out 4 of 7 pairs: 1 too long, 2 too short, 0 empty, 1 by their ratio"));
+  EXPECT_EQ(outcome.summary.train, 3);
+  EXPECT_EQ(outcome.summary.dev, 1);
+  EXPECT_EQ(outcome.summary.left_out.total(), 4);
+  EXPECT_EQ(folder.read("data/json/train.json"), "[[\"a b c\",\"x y\"],\n[\"a b c\",\"x y\"],\n[\"b b\",\"x y z\"]]\n");
+  EXPECT_EQ(nlohmann::json::parse(folder.read("data/prepare.json"))["left_out"]["ratio"], 1);
+  options.lengths = {7, 0, 0.0};
+  EXPECT_THAT(error_of(options), HasSubstr("left out 7 of 7 pairs"));
+}
+
+TEST(Prepare, SidesWithoutAPieceAreLeftOutOfTheTraining) {
+  TempFolder folder;
+  PrepareOptions options = small(folder / "data");
+  // nmt_nfkc removes control characters.
+  options.train = folder.write("train.tsv", tsv(0, 100) + "\x01\x02\t数字7919\n");
+  options.dev = options.test = folder.write("dev.tsv", tsv(100, 5));
+  EXPECT_EQ(run(options).summary.left_out.empty, 1);
 }
 
 TEST(Dataset, LeavesOutLongPairsAndCountsThem) {
@@ -257,16 +332,20 @@ TEST(Dataset, LeavesOutLongPairsAndCountsThem) {
   options.dev = options.test = folder.write("dev.tsv", tsv(100, 5));
   run(options);
   const Vocabularies vocabularies = load_vocabularies(options.data);
+  const auto load = [&](int64_t max) {
+    return load_dataset(options.data, Part::kTrain, vocabularies, LengthLimits{.max = max});
+  };
   const Dataset all = load_dataset(options.data, Part::kTrain, vocabularies);
-  const Dataset some = load_dataset(options.data, Part::kTrain, vocabularies, 20);
+  const auto longest = static_cast<int64_t>(all.pairs.back().source.size()) - 2;
   EXPECT_EQ(all.pairs.size(), 101u);
-  EXPECT_EQ(all.too_long, 0);
+  EXPECT_EQ(all.left_out.total(), 0);
+  EXPECT_EQ(load(longest).pairs.size(), 101u);
+  const Dataset some = load(longest - 1);
   EXPECT_EQ(some.pairs.size(), 100u);
-  EXPECT_EQ(some.too_long, 1);
+  EXPECT_EQ(some.left_out.too_long, 1);
   EXPECT_EQ(some.texts.size(), some.pairs.size());
   for (std::size_t i = 0; i < 100; ++i) EXPECT_EQ(some.texts[i].source, all.texts[i].source);
-  EXPECT_THAT(message_of<Error>([&] { load_dataset(options.data, Part::kTrain, vocabularies, 2); }),
-              HasSubstr("all 101 longer than 2 ids"));
+  EXPECT_THAT(message_of<Error>([&] { load(1); }), HasSubstr("left out 101 of 101 pairs: 101 too long"));
 }
 
 TEST(Dataset, SaysHowToMakeWhatIsMissing) {

@@ -48,9 +48,9 @@ Rows sorted(Rows rows) {
 
 TEST(Split, SharesNoSentenceOnEitherSideAndLosesNoPair) {
   const std::vector<SentencePair> pairs = corpus(30000, 20000);
-  const Split split = split_pairs(pairs, 1000, 1);
+  const Split split = split_pairs(pairs, {1000, 700}, 1);
   EXPECT_EQ(split.dev.size(), 1000u);
-  EXPECT_EQ(split.test.size(), 1000u);
+  EXPECT_EQ(split.test.size(), 700u);
   EXPECT_EQ(count_shared(split.dev, split.train), 0);
   EXPECT_EQ(count_shared(split.test, split.train), 0);
   EXPECT_EQ(count_shared(split.test, split.dev), 0);
@@ -63,7 +63,7 @@ TEST(Split, KeepsChainsOfSharedSidesTogether) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     std::vector<SentencePair> pairs = chain;
     for (uint64_t i = 0; i < 40; ++i) pairs.push_back(numbered_pair(i));
-    const Split split = split_pairs(pairs, 1000, seed);
+    const Split split = split_pairs(pairs, {4, 4}, seed);
     const std::vector<std::vector<SentencePair>> sets{split.train, split.dev, split.test};
     EXPECT_EQ(std::count_if(sets.begin(), sets.end(), [&](const auto& set) { return count_shared(set, chain) > 0; }),
               1);
@@ -72,8 +72,8 @@ TEST(Split, KeepsChainsOfSharedSidesTogether) {
 
 TEST(Split, IsAFunctionOfTheSeed) {
   const std::vector<SentencePair> pairs = corpus(2000, 1500);
-  const Split first = split_pairs(pairs, 100, 1), again = split_pairs(pairs, 100, 1),
-              other = split_pairs(pairs, 100, 2);
+  const Split first = split_pairs(pairs, {100, 100}, 1), again = split_pairs(pairs, {100, 100}, 1),
+              other = split_pairs(pairs, {100, 100}, 2);
   EXPECT_EQ(rows({&first.train, &first.dev, &first.test}), rows({&again.train, &again.dev, &again.test}));
   EXPECT_NE(rows({&first.test}), rows({&other.test}));
   EXPECT_NE(rows({&first.test}), rows({&first.dev}));
@@ -82,23 +82,26 @@ TEST(Split, IsAFunctionOfTheSeed) {
 TEST(Split, ASmallCorpusGivesATenth) {
   std::vector<SentencePair> pairs;
   for (uint64_t i = 0; i < 50; ++i) pairs.push_back(numbered_pair(i));
-  const Split split = split_pairs(pairs, 1000, 1);
+  const Split split = split_pairs(pairs, usual_held_out(50), 1);
   EXPECT_EQ(split.train.size(), 40u);
   EXPECT_EQ(split.dev.size(), 5u);
   EXPECT_EQ(split.test.size(), 5u);
 
   pairs.resize(3);
-  const Split least = split_pairs(pairs, 1000, 1);
+  const Split least = split_pairs(pairs, usual_held_out(3), 1);
   EXPECT_EQ(least.train.size() + least.dev.size() + least.test.size(), 3u);
+  EXPECT_EQ(usual_held_out(9999).dev, 999);
+  EXPECT_EQ(usual_held_out(10000).test, 1000);
+  EXPECT_EQ(usual_held_out(1000000).dev, 1000);
 }
 
 TEST(Split, RefusesACorpusThatCannotBeCut) {
   EXPECT_THAT(message_of<Error>([] {
-                split_pairs({{"a", "x"}, {"b", "y"}}, 1000, 1);
+                split_pairs({{"a", "x"}, {"b", "y"}}, {1, 1}, 1);
               }),
               HasSubstr("found 2 in 2 groups"));
   EXPECT_THAT(message_of<Error>([] {
-                split_pairs(std::vector<SentencePair>(30, {"a", "x"}), 1000, 1);
+                split_pairs(std::vector<SentencePair>(30, {"a", "x"}), {3, 3}, 1);
               }),
               HasSubstr("found 30 in 1 groups"));
 }

@@ -61,6 +61,45 @@ TEST(Vocabulary, IdentityKeepsThePunctuationThatNfkcRewrites) {
   EXPECT_EQ(nfkc.decode(nfkc.encode(text)), "(含税)");
 }
 
+TEST(Vocabulary, WordsAreWhatStandsBetweenSpaces) {
+  const std::string longest(5000, 'w');
+  const Vocabulary vocabulary =
+      Vocabulary::train({"Ａ ｂ &quot; 中文 a@@ .", "中文 a@@\ta@@ 中文 " + longest + " （ a@@ 中文", "once"},
+                        {10, "word", 1.0, "identity"});
+  EXPECT_EQ(vocabulary.size(), 10);
+  const std::string text = "Ａ ｂ &quot; 中文 a@@ .";
+  EXPECT_EQ(vocabulary.encode(text).size(), 6u);
+  EXPECT_EQ(vocabulary.piece(4), "\u2581a@@");  // the most frequent first
+  EXPECT_EQ(vocabulary.piece(5), "\u2581中文");
+  EXPECT_EQ(vocabulary.encode("a@@ 中文"), (std::vector<int64_t>{4, 5}));
+  EXPECT_EQ(vocabulary.encode(" \ta@@\t \t中文  "), (std::vector<int64_t>{4, 5}));
+  EXPECT_EQ(vocabulary.decode({kBosId, 4, 5, kEosId, kPadId}), "a@@ 中文");
+  EXPECT_TRUE(vocabulary.encode(" \t ").empty());
+  EXPECT_EQ(vocabulary.decode({}), "");
+}
+
+TEST(Vocabulary, EveryUnknownWordIsOneUnknown) {
+  const Vocabulary vocabulary = Vocabulary::train({"a b a b", "a \u2581 b"}, {100, "word", 1.0, "identity"});
+  const std::vector<int64_t> ids = vocabulary.encode("a new words b <s> \u2581 A </s>");
+  EXPECT_EQ(ids, (std::vector<int64_t>{ids[0], kUnkId, kUnkId, ids[3], kUnkId, kUnkId, kUnkId, kUnkId}));
+  EXPECT_EQ(vocabulary.decode(ids), "a ⁇ ⁇ b ⁇ ⁇ ⁇ ⁇");
+  const Vocabulary again = Vocabulary::from_bytes(vocabulary.bytes(), "a test");
+  EXPECT_EQ(again.encode("a new words b <s> \u2581 A </s>"), ids);
+}
+
+TEST(Vocabulary, SaysHowAnotherDiffers) {
+  const Vocabulary some = trained({150, "bpe", 1.0, "identity"});
+  EXPECT_EQ(some.difference(Vocabulary::from_bytes(some.bytes(), "a test")), "");
+  EXPECT_EQ(some.difference(trained({140, "bpe", 1.0, "identity"})), "150 pieces, not 140");
+  EXPECT_THAT(some.difference(trained({150, "unigram", 1.0, "identity"})),
+              AllOf(HasSubstr("piece "), HasSubstr("is \""), HasSubstr("\", not \"")));
+  const std::vector<std::string> ascii = {"abc abd", "bcd abc"};
+  const auto of = [&](const char* normalization) {
+    return Vocabulary::train({ascii.begin(), ascii.end()}, {12, "bpe", 1.0, normalization});
+  };
+  EXPECT_THAT(of("identity").difference(of("nmt_nfkc")), HasSubstr("the same pieces, but another normalisation"));
+}
+
 TEST(Vocabulary, BytesMakeTheSameVocabularyAgain) {
   const Vocabulary vocabulary = trained({150, "unigram", 1.0, "identity"});
   const Vocabulary again = Vocabulary::from_bytes(vocabulary.bytes(), "a test");
@@ -82,7 +121,11 @@ TEST(Vocabulary, FewerPiecesComeOutWhereTheTextHoldsNoMore) {
 }
 
 TEST(Vocabulary, RefusesOptionsWithTheirNames) {
-  EXPECT_THAT(message_of<Error>([] { trained({150, "word", 1.0, "identity"}); }), HasSubstr("type: expected \"bpe\""));
+  EXPECT_THAT(message_of<Error>([] { trained({150, "char", 1.0, "identity"}); }), HasSubstr("type: expected \"bpe\""));
+  for (const VocabularyOptions& options :
+       {VocabularyOptions{150, "word", 0.9995, "identity"}, {150, "word", 1.0, "nmt_nfkc"}}) {
+    EXPECT_THAT(message_of<Error>([&] { trained(options); }), HasSubstr("takes text as it is"));
+  }
   EXPECT_THAT(message_of<Error>([] { trained({4, "bpe", 1.0, "identity"}); }), HasSubstr("size: expected"));
   EXPECT_THAT(message_of<Error>([] { trained({150, "bpe", 1.5, "identity"}); }), HasSubstr("character_coverage"));
   EXPECT_THAT(message_of<Error>([] { trained({150, "bpe", 1.0, "none such"}); }), HasSubstr("none such"));
