@@ -41,14 +41,15 @@ void log_skipped(train::Logger& logger, const char* part, const Dataset& data) {
                     part, data.skipped.total(), data.skipped.no_tab, data.skipped.empty_side, data.skipped.invalid_utf8,
                     data.skipped.first));
   }
-  if (data.too_long > 0) logger.warning(fmt::format("{}: {} pairs left out for their length", part, data.too_long));
+  if (data.left_out.total() > 0) logger.warning(fmt::format("{}: {}", part, data.left_out.text()));
 }
 
 /// All parts, the test set too, so that what is missing is known before hours of training.
 Data load_data(const ExperimentOptions& options) {
   Data data;
   data.vocabularies = load_vocabularies(options.data);
-  data.train = load_dataset(options.data, Part::kTrain, data.vocabularies, options.max_train_length);
+  data.train =
+      load_dataset(options.data, Part::kTrain, data.vocabularies, LengthLimits{.max = options.max_train_length});
   data.dev = load_dataset(options.data, Part::kDev, data.vocabularies);
   data.test = load_dataset(options.data, Part::kTest, data.vocabularies);
   return data;
