@@ -3,6 +3,7 @@
 
 #include "src/attention/cuda/common/dropout.cuh"
 #include "src/attention/cuda/common/geometry.cuh"
+#include "src/attention/cuda/common/partial.cuh"
 #include "src/attention/cuda/common/tile.cuh"
 #include "src/attention/cuda/sm80/short_config.h"
 
@@ -19,17 +20,18 @@ struct Team {
 };
 
 /// Starts the copy of rows [first, last) of the source to the same rows of the tile; rows beyond source.end become
-/// zeros.
+/// zeros. A thread has one chunk of every so many rows, so that its address moves by one distance.
 template <int kColumns>
 __device__ inline void copy_rows_async(uint32_t tile, const RowSource& source, int first, int last, const Team& team) {
   using Layout = TileLayout<kColumns>;
-  const auto* data = static_cast<const __half*>(source.data);  // any type of 2 bytes
+  const int step = team.threads / Layout::kChunks, chunk = team.thread % Layout::kChunks;
+  int row = first + team.thread / Layout::kChunks;
+  if (Layout::kChunks % 8 != 0 && team.thread >= step * Layout::kChunks) return;
+  const bool inside = chunk * kChunkElements < source.head_dim;
+  const auto* from = static_cast<const __half*>(source.data) + row * source.row_stride + chunk * kChunkElements;
 #pragma unroll 4
-  for (int index = first * Layout::kChunks + team.thread; index < last * Layout::kChunks; index += team.threads) {
-    const int row = index / Layout::kChunks, chunk = index % Layout::kChunks;
-    const bool valid = row < source.end && chunk * kChunkElements < source.head_dim;
-    const __half* from = valid ? data + row * source.row_stride + chunk * kChunkElements : data;
-    cp_async_16(tile + Layout::offset(row, chunk), from, valid);
+  for (; row < last; row += step, from += step * source.row_stride) {
+    cp_async_16(tile + Layout::offset(row, chunk), from, inside && row < source.end);
   }
 }
 
@@ -90,47 +92,6 @@ __device__ inline void zero_rows(T* data, int64_t row_stride, int first, int las
     *reinterpret_cast<uint4*>(data + index / chunks * row_stride + index % chunks * kChunkElements) =
         make_uint4(0, 0, 0, 0);
   }
-}
-
-template <class T>
-__device__ inline bool all_finite(const uint32_t (&b)[4]) {
-  constexpr uint32_t kLow = Element<T>::kExponentMask, kHigh = kLow << 16;
-  bool finite = true;
-#pragma unroll
-  for (const uint32_t pair : b) finite = finite && (pair & kLow) != kLow && (pair & kHigh) != kHigh;
-  return finite;
-}
-
-/// c += a b of the pairs (m, k) that see each other alone, whatever b holds at the others: one k at a time.
-template <class T, class Sees>
-__device__ inline void multiply_add_seen(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                                         const Sees& sees, int lane) {
-#pragma unroll 1
-  for (int k = 0; k < 16; ++k) {
-    const uint32_t mine = lane % 4 != k % 8 / 2 ? 0 : k % 2 == 0 ? 0xFFFFu : 0xFFFF0000u;
-    const uint32_t low = k < 8 ? mine : 0, high = k < 8 ? 0 : mine;
-    const uint32_t column[4] = {a[0] & low, a[1] & low, a[2] & high, a[3] & high};
-    float product[4] = {};
-    Element<T>::mma_m16n8k16(product, column, b0 & low, b1 & high);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) c[e] += sees(accumulator_row(lane) + e / 2 * 8, k) ? product[e] : 0.0f;
-  }
-}
-
-/// left, right += a b for a b of two n8 tiles. A row of b that some m do not see may hold infinities and NaN, which
-/// zeros in a do not undo; kCheck says that there can be such rows, `partial` that this b has them.
-template <class T, bool kCheck, class Sees>
-__device__ inline void multiply_add(float (&left)[4], float (&right)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],
-                                    bool partial, const Sees& sees, int lane) {
-  if constexpr (kCheck) {
-    if (partial && __any_sync(0xFFFFFFFFu, !all_finite<T>(b))) {
-      multiply_add_seen<T>(left, a, b[0], b[1], sees, lane);
-      multiply_add_seen<T>(right, a, b[2], b[3], sees, lane);
-      return;
-    }
-  }
-  Element<T>::mma_m16n8k16(left, a, b[0], b[1]);
-  Element<T>::mma_m16n8k16(right, a, b[2], b[3]);
 }
 
 /// What the base-2 exponent of P subtracts, of an LSE; rows without keys, whose LSE is -inf, get P = 0.
