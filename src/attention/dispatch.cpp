@@ -3,6 +3,9 @@
 
 #include "src/attention/cpu/isa.h"
 #include "src/attention/cpu/kernels.h"
+#ifdef STROBE_CUDA
+#include "src/attention/cuda/kernels.h"
+#endif
 #include "src/attention/validate.h"
 #include "strobe/attention.h"
 
@@ -11,26 +14,41 @@ namespace {
 
 constexpr std::uintptr_t kWorkspaceAlignment = 256;
 
-const cpu::CpuKernels& cpu_kernels(Algorithm algorithm) { return cpu::kernels(cpu::active_isa(), algorithm); }
+template <class Params>
+const Kernels& cpu_kernels(const Params& params) {
+  return cpu::kernels(cpu::active_isa(), params.algorithm);
+}
 
-/// Who serves a device and an algorithm: the kernels, or the reason why there are none.
+#ifdef STROBE_CUDA
+template <class Params>
+const Kernels& cuda_kernels(const Params& params) {
+  return cuda::kernels(params);
+}
+#else
+template <class Params>
+const Kernels& cuda_kernels(const Params&) {
+  throw Error("device: this build has no CUDA kernels");
+}
+#endif
+
+/// Who serves a device: the kernels for a call, or an Error with the reason why there are none.
 struct Implementation {
   Device device;
-  Algorithm algorithm;
-  const cpu::CpuKernels& (*kernels)(Algorithm);
-  const char* why_none;
+  const Kernels& (*fwd)(const AttentionFwdParams&);
+  const Kernels& (*bwd)(const AttentionBwdParams&);
+
+  const Kernels& kernels(const AttentionFwdParams& params) const { return fwd(params); }
+  const Kernels& kernels(const AttentionBwdParams& params) const { return bwd(params); }
 };
 
 constexpr Implementation kImplementations[] = {
-    {Device::kCPU, Algorithm::kFlashAttn, cpu_kernels, nullptr},
-    {Device::kCPU, Algorithm::kImpFlashAttn, cpu_kernels, nullptr},
-    {Device::kCUDA, Algorithm::kFlashAttn, nullptr, "this build has no CUDA kernels of flash_attn"},
-    {Device::kCUDA, Algorithm::kImpFlashAttn, nullptr, "this build has no CUDA kernels of imp_flash_attn"},
+    {Device::kCPU, cpu_kernels<AttentionFwdParams>, cpu_kernels<AttentionBwdParams>},
+    {Device::kCUDA, cuda_kernels<AttentionFwdParams>, cuda_kernels<AttentionBwdParams>},
 };
 
 /// The answer of the table: kernels, or why not.
 struct Choice {
-  const cpu::CpuKernels* kernels = nullptr;
+  const Kernels* kernels = nullptr;
   std::string why_not;
 };
 
@@ -38,33 +56,32 @@ template <class Params>
 Choice choose(const Params& params) {
   if (std::string reasons = invalid_params(params); !reasons.empty()) return {nullptr, std::move(reasons)};
   for (const Implementation& row : kImplementations) {
-    if (row.device != params.device || row.algorithm != params.algorithm) continue;
-    if (row.kernels == nullptr) return {nullptr, std::string(operation(params)) + ": " + row.why_none};
+    if (row.device != params.device) continue;
     try {
-      return {&row.kernels(params.algorithm), ""};
-    } catch (const Error& error) {  // the environment asks for an instruction set that this machine has not
+      return {&row.kernels(params), ""};
+    } catch (const Error& error) {
       return {nullptr, std::string(operation(params)) + ": " + error.what()};
     }
   }
-  return {nullptr, reason(operation(params), "algorithm", "one of the header's, on one of its devices", "another")};
+  return {nullptr, reason(operation(params), "device", "one of the header's", "another")};
 }
 
 template <class Params>
-const cpu::CpuKernels& choose_or_throw(const Params& params) {
+const Kernels& choose_or_throw(const Params& params) {
   const Choice choice = choose(params);
   if (choice.kernels == nullptr) throw Error(choice.why_not);
   return *choice.kernels;
 }
 
-std::size_t workspace_size(const cpu::CpuKernels& kernels, const AttentionFwdParams& params) {
+std::size_t workspace_size(const Kernels& kernels, const AttentionFwdParams& params) {
   return kernels.fwd_workspace_size(params);
 }
-std::size_t workspace_size(const cpu::CpuKernels& kernels, const AttentionBwdParams& params) {
+std::size_t workspace_size(const Kernels& kernels, const AttentionBwdParams& params) {
   return kernels.bwd_workspace_size(params);
 }
 
 template <class Params>
-void check_memory(const cpu::CpuKernels& kernels, const Params& params) {
+void check_memory(const Kernels& kernels, const Params& params) {
   if (const std::string reasons = invalid_pointers(params); !reasons.empty()) throw Error(reasons);
   const std::size_t bytes = workspace_size(kernels, params);
   const auto address = reinterpret_cast<std::uintptr_t>(params.workspace);
@@ -87,13 +104,13 @@ std::size_t attention_workspace_size(const AttentionBwdParams& params) {
 }
 
 void attention_forward(const AttentionFwdParams& params) {
-  const cpu::CpuKernels& kernels = choose_or_throw(params);
+  const Kernels& kernels = choose_or_throw(params);
   check_memory(kernels, params);
   kernels.fwd(params);
 }
 
 void attention_backward(const AttentionBwdParams& params) {
-  const cpu::CpuKernels& kernels = choose_or_throw(params);
+  const Kernels& kernels = choose_or_throw(params);
   check_memory(kernels, params);
   kernels.bwd(params);
 }

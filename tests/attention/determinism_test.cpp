@@ -8,8 +8,6 @@
 namespace strobe::testing {
 namespace {
 
-constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16};
-
 AttentionCase dense_case(DType dtype) {
   AttentionCase c{.batch = 3, .seqlen_q = 150, .seqlen_k = 133, .num_heads_q = 4, .num_heads_k = 2, .head_dim = 32};
   c.dtype = dtype;
@@ -95,12 +93,13 @@ TEST(Determinism, RepeatsAndThreads) {
     for (AttentionCase c : {dense_case(dtype), varlen_case(dtype)}) {
       c.dropout_p = 0.1;
       const Problem problem(c);
-      for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-        const Results first = problem.run(algorithm);
-        for (int repeat = 0; repeat < 5; ++repeat) EXPECT_TRUE(bitwise_equal(first, problem.run(algorithm))) << label;
+      for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+        const Results first = problem.run(kernel);
+        for (int repeat = 0; repeat < 5; ++repeat)
+          EXPECT_TRUE(bitwise_equal(first, problem.run(kernel))) << kernel.label;
         for (const int num_threads : {2, 3, 5}) {
           c.num_threads = num_threads;
-          EXPECT_TRUE(bitwise_equal(first, Problem(c).run(algorithm))) << label << ' ' << c;
+          EXPECT_TRUE(bitwise_equal(first, Problem(c).run(kernel))) << kernel.label << ' ' << c;
         }
       });
     }
@@ -113,11 +112,11 @@ TEST(Determinism, ThreadsOnOneHead) {
     AttentionCase c{.seqlen_q = 700, .seqlen_k = 650};
     c.dtype = dtype;
     const Problem problem(c);
-    for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-      const Results first = problem.run(algorithm);
+    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+      const Results first = problem.run(kernel);
       for (const int num_threads : {2, 3, 5}) {
         c.num_threads = num_threads;
-        EXPECT_TRUE(bitwise_equal(first, Problem(c).run(algorithm))) << label << ' ' << c;
+        EXPECT_TRUE(bitwise_equal(first, Problem(c).run(kernel))) << kernel.label << ' ' << c;
       }
     });
   }
@@ -129,11 +128,11 @@ TEST(Determinism, AnItemAloneIsTheItemInTheBatch) {
     for (AttentionCase c : {dense_case(dtype), varlen_case(dtype)}) {
       c.lse_gradient = false;
       const Problem problem(c);
-      for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-        const Results all = problem.run(algorithm);
+      for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+        const Results all = problem.run(kernel);
         for (int64_t b = 0; b < c.batch; ++b) {
-          EXPECT_TRUE(bitwise_equal(sequence_of(problem, all, b), alone(problem, b).run(algorithm)))
-              << label << ", item " << b << ": " << c;
+          EXPECT_TRUE(bitwise_equal(sequence_of(problem, all, b), alone(problem, b).run(kernel)))
+              << kernel.label << ", item " << b << ": " << c;
         }
       });
     }
@@ -150,10 +149,10 @@ TEST(Determinism, VarlenIsDenseWithDropout) {
     varlen.lengths_q = {70, 70, 70};
     varlen.lengths_k = {90, 90, 90};
     const Problem dense_problem(dense), varlen_problem(varlen);  // the same numbers: the tensors have the same order
-    for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-      const Results a = dense_problem.run(algorithm), b = varlen_problem.run(algorithm);
+    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+      const Results a = dense_problem.run(kernel), b = varlen_problem.run(kernel);
       for (int64_t s = 0; s < 3; ++s) {
-        EXPECT_TRUE(bitwise_equal(sequence_of(dense_problem, a, s), sequence_of(varlen_problem, b, s))) << label;
+        EXPECT_TRUE(bitwise_equal(sequence_of(dense_problem, a, s), sequence_of(varlen_problem, b, s))) << kernel.label;
       }
     });
   }
@@ -170,10 +169,10 @@ TEST(Determinism, LayoutsAgree) {
       c.layout = layout;
       problems.emplace_back(c);
     }
-    for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-      const Results first = problems[0].run(algorithm);
+    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+      const Results first = problems[0].run(kernel);
       for (const Problem& problem : problems) {
-        EXPECT_TRUE(bitwise_equal(first, problem.run(algorithm))) << label << ' ' << problem.shape();
+        EXPECT_TRUE(bitwise_equal(first, problem.run(kernel))) << kernel.label << ' ' << problem.shape();
       }
     });
   }

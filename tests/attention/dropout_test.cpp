@@ -121,7 +121,7 @@ TEST(Dropout, MaskRefusals) {
 
 /// With V = I the output is the dropped P, with dO = I the gradient of V is its transpose: both show the mask.
 TEST(Dropout, ForwardAndBackwardUseTheMask) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : kDTypes) {
     AttentionCase c{.batch = 2, .seqlen_q = 128, .seqlen_k = 128, .num_heads_q = 2, .num_heads_k = 2, .head_dim = 128};
     c.dtype = dtype;
     c.dropout_p = 0.4;
@@ -137,13 +137,15 @@ TEST(Dropout, ForwardAndBackwardUseTheMask) {
       }
     }
     const auto mask = mask_of(0, 4, 128, 128, c.dropout_p, c.seed, c.offset);
-    for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-      const Results results = problem.run(algorithm);
+    for_each_kernel([&](const KernelSetting& kernel) {
+      const Results results = problem.run(kernel);
       for (int64_t e = 0; e < static_cast<int64_t>(mask.size()); ++e) {
         const int64_t b = e / (2 * 128 * 128), h = e / (128 * 128) % 2, i = e / 128 % 128, j = e % 128;
         const bool kept = mask[e] != 0;
-        ASSERT_EQ(results.out[((b * 128 + i) * 2 + h) * 128 + j] != 0, kept) << label << " forward, element " << e;
-        ASSERT_EQ(results.grad_v[((b * 128 + j) * 2 + h) * 128 + i] != 0, kept) << label << " backward, element " << e;
+        ASSERT_EQ(results.out[((b * 128 + i) * 2 + h) * 128 + j] != 0, kept)
+            << kernel.label << " forward, element " << e;
+        ASSERT_EQ(results.grad_v[((b * 128 + j) * 2 + h) * 128 + i] != 0, kept)
+            << kernel.label << " backward, element " << e;
       }
     });
   }
@@ -151,21 +153,21 @@ TEST(Dropout, ForwardAndBackwardUseTheMask) {
 
 /// p = 0, and a p so small that its threshold keeps everything, are the same arithmetic.
 TEST(Dropout, NothingDroppedIsNoDropout) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : kDTypes) {
     AttentionCase c{.seqlen_q = 90, .seqlen_k = 77, .num_heads_q = 2, .num_heads_k = 1};
     c.dtype = dtype;
     const Problem without(c);
     c.dropout_p = 1e-6;
     const Problem with(c);
     ASSERT_EQ(dropout_threshold(c.dropout_p), 65536u);
-    for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-      EXPECT_TRUE(bitwise_equal(without.run(algorithm), with.run(algorithm))) << label;
+    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+      EXPECT_TRUE(bitwise_equal(without.run(kernel), with.run(kernel))) << kernel.label;
     });
   }
 }
 
 TEST(Dropout, KernelsAgainstTheOracle) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : kDTypes) {
     for (const double p : {0.1, 0.5, 0.9}) {
       AttentionCase c{.batch = 2, .seqlen_q = 75, .seqlen_k = 101, .num_heads_q = 2, .num_heads_k = 1, .head_dim = 32};
       c.dtype = dtype;

@@ -9,14 +9,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <future>
 #include <iostream>
 #include <map>
 #include <mutex>
 #include <sstream>
 
-#include "src/attention/cpu/isa.h"
 #include "src/attention/element.h"
 #include "src/attention/reference.h"
 #include "tests/attention/problem.h"
@@ -157,17 +155,19 @@ void check(const Results& results, const Expectation& e, const std::string& labe
   check_tensor("softmax_lse", results.softmax_lse, e.oracle.softmax_lse, lse_bound, non_finite, label);
 }
 
-void for_each_kernel(const std::function<void(Algorithm, const std::string&)>& body) {
-  for (const cpu::Isa isa : cpu::supported_isas()) {
-    const std::string isa_name(cpu::name(isa));
-    ASSERT_EQ(setenv("STROBE_CPU_ISA", isa_name.c_str(), 1), 0);
-    for (const Algorithm algorithm : {Algorithm::kFlashAttn, Algorithm::kImpFlashAttn}) {
-      const std::string label = isa_name + (algorithm == Algorithm::kFlashAttn ? " flash_attn" : " imp_flash_attn");
-      body(algorithm, label);
-      ledger().count(label);
-    }
-  }
-  unsetenv("STROBE_CPU_ISA");
+void for_each_kernel(const std::function<void(const KernelSetting&)>& body) {
+  for_each_setting([&](const KernelSetting& kernel) {
+    body(kernel);
+    ledger().count(kernel.label);
+  });
+}
+
+void for_each_deterministic_kernel(const std::function<void(const KernelSetting&)>& body) {
+  for_each_setting([&](const KernelSetting& kernel) {
+    if (kDevice == Device::kCUDA && !kernel.deterministic) return;
+    body(kernel);
+    ledger().count(kernel.label);
+  });
 }
 
 void check_case(const AttentionCase& c) {
@@ -175,9 +175,8 @@ void check_case(const AttentionCase& c) {
   text << c;
   const Problem problem(c);
   const Expectation expectation = expect(problem);
-  for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-    check(problem.run(algorithm), expectation, label + " " + text.str());
-  });
+  for_each_kernel(
+      [&](const KernelSetting& kernel) { check(problem.run(kernel), expectation, kernel.label + " " + text.str()); });
 }
 
 }  // namespace strobe::testing

@@ -10,8 +10,6 @@
 namespace strobe::testing {
 namespace {
 
-constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16};
-
 /// Some of everything, small enough to look at when it fails.
 TEST(Lattice, Basic) {
   for (const DType dtype : kDTypes) {

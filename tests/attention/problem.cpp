@@ -256,7 +256,23 @@ AttentionBwdParams Problem::bwd_params(Algorithm algorithm) const {
   return p;
 }
 
-Results Problem::run(Algorithm algorithm) const {
+/// Lets the params point to the inputs where the device sees them.
+template <class Params>
+void Problem::move_inputs(DeviceMemory& memory, Params& p) const {
+  for (const Tensor* t : {&q_, &k_, &v_, &grad_out_})
+    memory.add(t->storage->bytes().data(), t->storage->bytes().size());
+  for (const auto* words : {&case_.key_lengths, &case_.query_lengths, &cu_seqlens_q_, &cu_seqlens_k_}) {
+    memory.add(words->data(), words->size() * sizeof(int32_t));
+  }
+  memory.add(rng_state_, sizeof(rng_state_));
+  p.device = kDevice;
+  p.q = memory.at(p.q), p.k = memory.at(p.k), p.v = memory.at(p.v);
+  p.key_lengths = memory.at(p.key_lengths), p.query_lengths = memory.at(p.query_lengths);
+  p.cu_seqlens_q = memory.at(p.cu_seqlens_q), p.cu_seqlens_k = memory.at(p.cu_seqlens_k);
+  p.rng_state = memory.at(p.rng_state);
+}
+
+Results Problem::run(const KernelSetting& setting) const {
   const Tensor out = make_tensor(case_, false);
   const QueryKeyValue grads = make_qkv(case_);
   const Tensor lse{std::make_shared<Storage>(q_.batch * q_.rows * q_.heads * 4),
@@ -269,17 +285,28 @@ Results Problem::run(Algorithm algorithm) const {
                    q_.rows * q_.heads,
                    q_.rows,
                    1};  // [batch, heads, rows, 1]
-  for (const Tensor* t : {&out, &grads.q, &grads.k, &grads.v, &lse}) t->own();
+  DeviceMemory memory;
+  const auto on_device = [&](const Tensor& t) {
+    t.own();
+    memory.add(t.storage->bytes().data(), t.storage->bytes().size());
+    return memory.at(t.data());
+  };
 
-  AttentionFwdParams fwd = fwd_params(algorithm);
-  fwd.out = out.data();
-  fwd.softmax_lse = static_cast<float*>(lse.data());
-  AttentionBwdParams bwd = bwd_params(algorithm);
-  bwd.out = out.data();
+  AttentionFwdParams fwd = fwd_params(setting.algorithm);
+  move_inputs(memory, fwd);
+  fwd.out = on_device(out);
+  fwd.softmax_lse = static_cast<float*>(on_device(lse));
+  AttentionBwdParams bwd = bwd_params(setting.algorithm);
+  move_inputs(memory, bwd);
+  bwd.deterministic = setting.deterministic;
+  bwd.out = fwd.out;
   bwd.softmax_lse = fwd.softmax_lse;
-  bwd.grad_q = grads.q.data();
-  bwd.grad_k = grads.k.data();
-  bwd.grad_v = grads.v.data();
+  bwd.grad_out = memory.at(bwd.grad_out);
+  memory.add(grad_softmax_lse_.data(), grad_softmax_lse_.size() * sizeof(float));
+  bwd.grad_softmax_lse = memory.at(bwd.grad_softmax_lse);
+  bwd.grad_q = on_device(grads.q);
+  bwd.grad_k = on_device(grads.k);
+  bwd.grad_v = on_device(grads.v);
   if (case_.num_threads > 1) {
     fwd.num_threads = bwd.num_threads = case_.num_threads;
     fwd.parallel_for = bwd.parallel_for = parallel_for(case_.num_threads);
@@ -287,12 +314,15 @@ Results Problem::run(Algorithm algorithm) const {
 
   EXPECT_EQ(attention_why_not(fwd), "") << case_;
   EXPECT_EQ(attention_why_not(bwd), "") << case_;
-  Workspace fwd_workspace(attention_workspace_size(fwd));
-  fwd.workspace = fwd_workspace.data();
+  Workspace fwd_workspace(attention_workspace_size(fwd)), bwd_workspace(attention_workspace_size(bwd));
+  for (const Workspace* workspace : {&fwd_workspace, &bwd_workspace}) {
+    memory.add(workspace->bytes().data(), workspace->bytes().size());
+  }
+  fwd.workspace = memory.at(fwd_workspace.data());
   attention_forward(fwd);
-  Workspace bwd_workspace(attention_workspace_size(bwd));
-  bwd.workspace = bwd_workspace.data();
+  bwd.workspace = memory.at(bwd_workspace.data());
   attention_backward(bwd);
+  memory.bring_back();
 
   for (const Tensor* t : {&out, &grads.q, &grads.k, &grads.v, &lse}) {
     EXPECT_TRUE(t->storage->untouched()) << "written beside a tensor: " << case_;

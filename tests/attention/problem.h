@@ -7,6 +7,7 @@
 
 #include "strobe/attention.h"
 #include "tests/attention/attention_case.h"
+#include "tests/attention/device.h"
 #include "tests/attention/tensor.h"
 
 namespace strobe::testing {
@@ -34,12 +35,15 @@ class Problem {
   AttentionFwdParams fwd_params(Algorithm algorithm) const;
   AttentionBwdParams bwd_params(Algorithm algorithm) const;
 
-  /// Forward, then backward on what it wrote. Fails the test where anything but the outputs has been written to.
-  Results run(Algorithm algorithm) const;
+  /// Forward, then backward on what it wrote, on the test's device. Fails the test where anything but the outputs has
+  /// been written to.
+  Results run(const KernelSetting& setting) const;
 
  private:
   template <class Params>
   void set_common(Params& params, Algorithm algorithm) const;
+  template <class Params>
+  void move_inputs(DeviceMemory& memory, Params& params) const;
   void hide_rows();
 
   AttentionCase case_;
@@ -68,10 +72,12 @@ enum class NonFinite {
 void check(const Results& results, const Expectation& expectation, const std::string& label,
            NonFinite non_finite = NonFinite::kSameKind);
 
-/// All of it for both algorithms and every instruction set of this machine.
+/// All of it for every kernel of this machine.
 void check_case(const AttentionCase& c);
 
-/// For each instruction set of this machine, with the environment set for it, and each algorithm.
-void for_each_kernel(const std::function<void(Algorithm algorithm, const std::string& label)>& body);
+/// For each setting of this machine; counts it.
+void for_each_kernel(const std::function<void(const KernelSetting& kernel)>& body);
+/// Those whose results are bitwise repeatable.
+void for_each_deterministic_kernel(const std::function<void(const KernelSetting& kernel)>& body);
 
 }  // namespace strobe::testing

@@ -77,10 +77,10 @@ class SparseProblem {
     grad_out_.copy_from(problem.grad_out());
   }
 
-  Results run(Algorithm algorithm) {
+  Results run(const KernelSetting& kernel) {
     std::vector<float> lse(problem_.q().batch * problem_.q().heads * problem_.q().rows);
-    forward(algorithm, lse.data());
-    backward(algorithm, lse.data());
+    forward(kernel.algorithm, lse.data());
+    backward(kernel.algorithm, lse.data());
     return {out_.compact(), {lse.begin(), lse.end()}, grad_q_.compact(), grad_k_.compact(), grad_v_.compact()};
   }
 
@@ -130,19 +130,19 @@ class SparseProblem {
 };
 
 TEST(Size, OffsetsBeyond32Bits) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : kDTypes) {
     AttentionCase c{.batch = 2, .seqlen_q = 7, .seqlen_k = 5, .num_heads_q = 2, .num_heads_k = 2, .head_dim = 16};
     c.dtype = dtype;
     const Problem problem(c);
     SparseProblem sparse(problem);
-    for_each_kernel([&](Algorithm algorithm, const std::string& label) {
-      EXPECT_TRUE(bitwise_equal(problem.run(algorithm), sparse.run(algorithm))) << label;
+    for_each_kernel([&](const KernelSetting& kernel) {
+      EXPECT_TRUE(bitwise_equal(problem.run(kernel), sparse.run(kernel))) << kernel.label;
     });
   }
 }
 
 TEST(Size, MoreThan65535Heads) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : kDTypes) {
     AttentionCase c{.batch = 1025, .seqlen_q = 2, .seqlen_k = 3, .num_heads_q = 64, .num_heads_k = 32, .head_dim = 8};
     c.dtype = dtype;
     check_case(c);

@@ -17,6 +17,8 @@ class Storage {
 
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
+  /// Margins included.
+  const std::vector<std::byte>& bytes() const { return bytes_; }
   /// Declares bytes as a tensor's own.
   void own(int64_t begin, int64_t end);
   /// Whether all other bytes, margins included, are what they were at the start.
@@ -54,6 +56,8 @@ class Workspace {
   explicit Workspace(std::size_t size);
 
   void* data() { return begin_; }
+  /// Margins included.
+  const std::vector<std::byte>& bytes() const { return bytes_; }
   bool untouched_behind() const;
 
  private:

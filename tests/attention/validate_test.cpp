@@ -144,14 +144,16 @@ TEST(Validate, OutputsMustNotOverlap) {
       "attention_backward: grad_k_head_stride: expected a multiple of 4 elements (16 bytes), at least 32, got 16");
 }
 
+#ifndef STROBE_CUDA
 TEST(Validate, CudaAnswersThatThisBuildHasNoKernels) {
   for (const Algorithm algorithm : {Algorithm::kFlashAttn, Algorithm::kImpFlashAttn}) {
     AttentionFwdParams p = sound().fwd_params(algorithm);
     p.device = Device::kCUDA;
     p.dtype = DType::kBFloat16;
-    EXPECT_THAT(attention_why_not(p), HasSubstr("attention_forward: this build has no CUDA kernels of "));
+    EXPECT_EQ(attention_why_not(p), "attention_forward: device: this build has no CUDA kernels");
   }
 }
+#endif
 
 TEST(Validate, AnUnknownInstructionSetIsAReason) {
   ASSERT_EQ(setenv("STROBE_CPU_ISA", "mmx", 1), 0);

@@ -74,12 +74,12 @@ void run(const Params& p) {
 }
 
 template <Isa kIsa, Algorithm kAlgorithm>
-constexpr CpuKernels kKernels{
+constexpr Kernels kKernels{
     &workspace_size<kIsa, kAlgorithm, AttentionFwdParams>, &run<kIsa, kAlgorithm, AttentionFwdParams>,
     &workspace_size<kIsa, kAlgorithm, AttentionBwdParams>, &run<kIsa, kAlgorithm, AttentionBwdParams>};
 
 template <Algorithm kAlgorithm>
-const CpuKernels& kernels_of(Isa isa) {
+const Kernels& kernels_of(Isa isa) {
   switch (isa) {
     case Isa::kAvx512Bf16:
       return kKernels<Isa::kAvx512Bf16, kAlgorithm>;
@@ -94,7 +94,7 @@ const CpuKernels& kernels_of(Isa isa) {
 
 }  // namespace
 
-const CpuKernels& kernels(Isa isa, Algorithm algorithm) {
+const Kernels& kernels(Isa isa, Algorithm algorithm) {
   return algorithm == Algorithm::kFlashAttn ? kernels_of<Algorithm::kFlashAttn>(isa)
                                             : kernels_of<Algorithm::kImpFlashAttn>(isa);
 }

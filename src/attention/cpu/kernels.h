@@ -1,21 +1,11 @@
-// The CPU kernels behind the dispatch table. Each instruction set compiles the same source into its own CpuKernels.
+// The CPU kernels behind the dispatch table. Each instruction set compiles the same source into its own Kernels.
 #pragma once
 
-#include <cstddef>
-
 #include "src/attention/cpu/isa.h"
-#include "strobe/attention.h"
+#include "src/attention/kernels.h"
 
 namespace strobe::cpu {
 
-/// One algorithm on one instruction set. The params have passed validation.
-struct CpuKernels {
-  std::size_t (*fwd_workspace_size)(const AttentionFwdParams&);
-  void (*fwd)(const AttentionFwdParams&);
-  std::size_t (*bwd_workspace_size)(const AttentionBwdParams&);
-  void (*bwd)(const AttentionBwdParams&);
-};
-
-const CpuKernels& kernels(Isa isa, Algorithm algorithm);
+const Kernels& kernels(Isa isa, Algorithm algorithm);
 
 }  // namespace strobe::cpu

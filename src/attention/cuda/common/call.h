@@ -1,6 +1,8 @@
 // A call of the interface as kernels take it: plain data, passed by value.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -28,7 +30,7 @@ struct Call {
   const int32_t *key_lengths, *query_lengths, *cu_seqlens_q, *cu_seqlens_k;
   float softmax_scale;
   int window_left, window_right;  // causality included; kUnlimited instead of -1
-  const uint64_t* rng_state;      // null: no dropout
+  const uint64_t* rng_state;      // null: nothing is dropped
   uint32_t dropout_threshold;
 
   __host__ __device__ bool varlen() const { return cu_seqlens_q != nullptr; }
@@ -72,8 +74,8 @@ Call shared(const Params& p) {
   c.softmax_scale = p.softmax_scale;
   c.window_left = window(p.window_left);
   c.window_right = p.causal ? 0 : window(p.window_right);
-  c.rng_state = p.dropout_p > 0 ? p.rng_state : nullptr;
   c.dropout_threshold = dropout_threshold(p.dropout_p);
+  c.rng_state = c.dropout_threshold < 65536 ? p.rng_state : nullptr;
   return c;
 }
 

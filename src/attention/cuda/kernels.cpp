@@ -1,0 +1,77 @@
+#include "src/attention/cuda/kernels.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "src/attention/cuda/common/call.h"
+#include "src/attention/cuda/device.h"
+#include "src/attention/cuda/sm80/imp_flash.h"
+
+namespace strobe::cuda {
+namespace {
+
+/// Who serves an algorithm on the paths from lowest to highest; the first that reaches the call.
+struct Row {
+  Algorithm algorithm;
+  Path lowest, highest;
+  const Kernels& kernels;
+  bool (*reaches_fwd)(const AttentionFwdParams&, const CudaDevice&);
+  bool (*reaches_bwd)(const AttentionBwdParams&, const CudaDevice&);
+
+  bool reaches(const AttentionFwdParams& params, const CudaDevice& device) const { return reaches_fwd(params, device); }
+  bool reaches(const AttentionBwdParams& params, const CudaDevice& device) const { return reaches_bwd(params, device); }
+};
+
+template <class Params>
+bool reaches_compiled_head_dims(const Params& params, const CudaDevice&) {
+  return params.head_dim <= sm80::largest_head_dim();
+}
+
+const Row kRows[] = {
+    {Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::imp_flash_kernels(),
+     reaches_compiled_head_dims<AttentionFwdParams>, reaches_compiled_head_dims<AttentionBwdParams>},
+};
+
+const char* name(Algorithm algorithm) { return algorithm == Algorithm::kFlashAttn ? "flash_attn" : "imp_flash_attn"; }
+
+/// Counts that the kernels keep in 32 bits: rows and keys of a sequence, and blocks of a grid, of which none has fewer
+/// than 16 rows.
+template <class Params>
+void check_counts(const Params& p) {
+  const int64_t longest = std::max(p.seqlen_q, p.seqlen_k);
+  if (longest > kLongestSequence) {
+    throw Error("seqlen: expected at most 2^29 on CUDA, got " + std::to_string(longest));
+  }
+  constexpr int64_t kMostBlocks = std::numeric_limits<int32_t>::max();
+  int64_t blocks = 0;
+  if (__builtin_mul_overflow(p.batch + 1, p.num_heads_q, &blocks) ||
+      __builtin_mul_overflow(blocks, (longest + 15) / 16, &blocks) || blocks > kMostBlocks) {
+    throw Error("batch: expected at most 2^31 blocks of 16 rows over sequences and heads on CUDA, got more");
+  }
+}
+
+template <class Params>
+const Kernels& find(const Params& params) {
+  check_counts(params);
+  const CudaDevice device = active_device();
+  bool on_path = false;
+  for (const Row& row : kRows) {
+    if (row.algorithm != params.algorithm || device.path < row.lowest || device.path > row.highest) continue;
+    on_path = true;
+    if (row.reaches(params, device)) return row.kernels;
+  }
+  if (on_path) {
+    throw Error("head_dim: expected at most " + std::to_string(sm80::largest_head_dim()) + " in this build, got " +
+                std::to_string(params.head_dim));
+  }
+  throw Error(std::string("algorithm: this build has no CUDA kernels of ") + name(params.algorithm) + " for the path " +
+              std::string(name(device.path)));
+}
+
+}  // namespace
+
+const Kernels& kernels(const AttentionFwdParams& params) { return find(params); }
+const Kernels& kernels(const AttentionBwdParams& params) { return find(params); }
+
+}  // namespace strobe::cuda

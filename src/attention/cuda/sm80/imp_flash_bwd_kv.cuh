@@ -1,0 +1,395 @@
+// FlashAttention-2 backward over key blocks (Dao 2023, arXiv 2307.08691, Algorithm 2): a block takes one tile of keys
+// of one key/value head and walks over the queries, of every query head of the group, that see them. Each warp has 16
+// keys and computes the transposes S^T = K Q^T and dP^T = V dO^T, whose accumulators are, rounded, the left operands of
+// dV += P^T dO and dK += dS^T Q: only dQ = dS K, a sum over the warps' keys, goes through shared memory.
+#pragma once
+
+#include "src/attention/cuda/common/dropout.cuh"
+#include "src/attention/cuda/common/geometry.cuh"
+#include "src/attention/cuda/common/launch.h"
+#include "src/attention/cuda/common/tile.cuh"
+#include "src/attention/cuda/sm80/bwd_scratch.h"
+#include "src/attention/cuda/sm80/config.h"
+
+namespace strobe::cuda::sm80 {
+
+/// Which gradients a pass over the keys produces.
+enum class KvPass {
+  kKeysValues,
+  kKeysValuesQueries,  // dQ too, its parts added to fp32 sums in memory in any order
+  kKeys,
+  kValues,
+};
+
+template <class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
+class ImpFlashBwdKv {
+ public:
+  static constexpr int kKeys = kTile.keys(), kRows = kTile.rows, kThreads = kTile.threads();
+  using Layout = TileLayout<kHeadDim>;
+  using ScoreLayout = TileLayout<kRows>;  // dS^T
+  static constexpr bool kWithKeys = kPass != KvPass::kValues, kWithValues = kPass != KvPass::kKeys;
+  static constexpr bool kWithQueries = kPass == KvPass::kKeysValuesQueries;
+  static constexpr int kKeyBytes = Layout::bytes(kKeys), kRowBytes = Layout::bytes(kRows);
+  static constexpr int kStatsBytes = kRows * static_cast<int>(sizeof(RowStats));
+  static constexpr int kStageBytes = 2 * kRowBytes + kStatsBytes;
+  static constexpr int kScoresBegin = 2 * kKeyBytes + 2 * kStageBytes;
+  static constexpr int kSharedBytes = kScoresBegin + (kWithQueries ? ScoreLayout::bytes(kKeys) : 0);
+
+  __device__ ImpFlashBwdKv(const BwdCall& call, const BwdScratch& scratch, unsigned char* shared)
+      : call_(call), scratch_(scratch), shared_(shared), shared_address_(shared_address(shared)) {}
+
+  __device__ void run(int64_t index) {
+    const int tiles = num_tiles(call_);
+    const int tile = static_cast<int>(index % tiles);  // under a causal mask the longest first
+    const int64_t batch_head = index / tiles;
+    head_k_ = static_cast<int>(batch_head % call_.num_heads_k);
+    batch_ = batch_head / call_.num_heads_k;
+    if (batch_ == call_.batch) {
+      const Sequence spare = spare_tokens(call_);
+      for (int first = tile * kKeys; first < spare.num_k; first += tiles * kKeys) write_zeros(spare, first);
+      return;
+    }
+    const Sequence s = sequence(call_, batch_);
+    const int first = tile * kKeys;
+    if (first >= s.num_k) return;
+    const Range rows = Visibility(call_, s).rows_of_keys(first, first + kKeys);
+    if (rows.empty()) {
+      write_zeros(s, first);
+      return;
+    }
+    accumulate(s, first, rows);
+    cp_async_wait<0>();
+    __syncthreads();  // the tiles of K and V become staging
+    if constexpr (kWithKeys) write(call_.grad_k, grad_k_, call_.softmax_scale, first, 0);
+    const float scale = kDropout ? dropout_scale(call_.dropout_threshold) : 1.0f;
+    if constexpr (kWithValues) write(call_.grad_v, grad_v_, scale, first, kKeyBytes);
+  }
+
+  static int64_t num_blocks(const BwdCall& call) {
+    return int64_t{num_tiles(call)} * call.num_heads_k * (call.batch + (call.varlen() ? 1 : 0));
+  }
+
+ private:
+  // Fragments of K and V that stay in registers; the others are read again for every tile of queries.
+  static constexpr bool kKeepsK = kHeadDim <= 64, kKeepsV = kWithKeys && kHeadDim <= (kWithQueries ? 32 : 64);
+  static constexpr int kFragments = kHeadDim / 16;
+
+  static __host__ __device__ int num_tiles(const BwdCall& call) { return max(1, (call.seqlen_k + kKeys - 1) / kKeys); }
+  static __device__ int thread() { return static_cast<int>(threadIdx.x); }
+  static __device__ int lane() { return thread() % 32; }
+  static __device__ int warp() { return thread() / 32; }
+
+  __device__ uint32_t k_tile() const { return shared_address_; }
+  __device__ uint32_t v_tile() const { return shared_address_ + kKeyBytes; }
+  __device__ uint32_t q_tile(int stage) const { return shared_address_ + 2 * kKeyBytes + stage * kStageBytes; }
+  __device__ uint32_t grad_out_tile(int stage) const { return q_tile(stage) + kRowBytes; }
+  __device__ uint32_t stats_tile(int stage) const { return q_tile(stage) + 2 * kRowBytes; }
+  __device__ uint32_t scores_tile() const { return shared_address_ + kScoresBegin; }
+
+  __device__ void write_zeros(const Sequence& s, int first) const {
+    const int rows = min(kKeys, s.num_k - first), chunks = call_.head_dim / kChunkElements;
+    const auto fill = [&](const Strided& t) {
+      T* data = s.k_rows<T>(call_, t, head_k_);
+      for (int e = thread(); e < rows * chunks; e += kThreads) {
+        T* row = data + static_cast<int64_t>(first + e / chunks) * t.row_stride;
+        *reinterpret_cast<uint4*>(row + e % chunks * kChunkElements) = uint4{0, 0, 0, 0};
+      }
+    };
+    if constexpr (kWithKeys) fill(call_.grad_k);
+    if constexpr (kWithValues) fill(call_.grad_v);
+  }
+
+  __device__ void load_queries(const Range& rows, int head, int row, int stage) const {
+    const Sequence s = sequence(call_, batch_);  // read again, here and below: registers are few
+    const RowSource q{s.q_rows<T>(call_, call_.q, head), call_.q.row_stride, rows.begin, rows.end, call_.head_dim};
+    const RowSource grad_out{s.q_rows<T>(call_, call_.grad_out, head), call_.grad_out.row_stride, rows.begin, rows.end,
+                             call_.head_dim};
+    copy_tile_async<kRows, kHeadDim, kThreads>(q_tile(stage), q, row, thread());
+    copy_tile_async<kRows, kHeadDim, kThreads>(grad_out_tile(stage), grad_out, row, thread());
+    const RowStats* stats = scratch_.stats + s.lse_offset(call_, head);
+    if (thread() < kRows) {
+      const int i = row + thread();
+      const bool valid = i >= rows.begin && i < rows.end;
+      cp_async_8(stats_tile(stage) + thread() * sizeof(RowStats), stats + (valid ? i : 0), valid);
+    }
+  }
+
+  __device__ void accumulate(const Sequence& s, int first, const Range& rows) {
+    const Visibility visibility(call_, s);
+    const Range keys = visibility.keys_of_rows(0, s.end_q);
+    const RowSource k{s.k_rows<T>(call_, call_.k, head_k_), call_.k.row_stride, keys.begin, keys.end, call_.head_dim};
+    const RowSource v{s.k_rows<T>(call_, call_.v, head_k_), call_.v.row_stride, keys.begin, keys.end, call_.head_dim};
+    copy_tile_async<kKeys, kHeadDim, kThreads>(k_tile(), k, first, thread());
+    if constexpr (kWithKeys) copy_tile_async<kKeys, kHeadDim, kThreads>(v_tile(), v, first, thread());
+    const int first_row = rows.begin / kRows * kRows;
+    int head = head_k_ * call_.group(), row = first_row;
+    load_queries(rows, head, row, 0);
+    cp_async_commit();
+
+    const int warp_key = first + warp() * 16;
+    const Range some = visibility.rows_of_keys(warp_key, warp_key + 16);
+    const Range all = warp_key + 16 <= s.end_k ? visibility.rows_of_all_keys(warp_key, warp_key + 16) : Range{0, 0};
+    start();
+    for (int stage = 0; head < (head_k_ + 1) * call_.group(); stage ^= 1) {
+      int next_head = head, next_row = row + kRows;
+      if (next_row >= rows.end) {
+        next_row = first_row;
+        ++next_head;
+      }
+      cp_async_wait<0>();
+      __syncthreads();  // the stage has arrived, and nobody reads the other one any more
+      if (next_head < (head_k_ + 1) * call_.group()) load_queries(rows, next_head, next_row, stage ^ 1);
+      cp_async_commit();
+      if (row < some.end && row + kRows > some.begin) {
+        step(stage, head, row, warp_key, row < all.begin || row + kRows > all.end);
+      } else if constexpr (kWithQueries) {
+        const float zeros[kRows / 8][4] = {};
+        store_scores(zeros);
+      }
+      if constexpr (kWithQueries) {
+        __syncthreads();  // dS of all keys is there
+        add_grad_queries(head, row);
+      }
+      head = next_head;
+      row = next_row;
+    }
+  }
+
+  __device__ void start() {
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        if constexpr (kWithKeys) grad_k_[n][e] = 0.0f;
+        if constexpr (kWithValues) grad_v_[n][e] = 0.0f;
+      }
+    }
+    if constexpr (kKeepsK) {
+      cp_async_wait<0>();
+      __syncthreads();
+      const FragmentReader<kHeadDim, Fragment::kA> k(k_tile(), lane(), warp() * 16), v(v_tile(), lane(), warp() * 16);
+#pragma unroll
+      for (int d = 0; d < kHeadDim; d += 16) {
+        k.load(k_[d / 16], 0, d);
+        if constexpr (kKeepsV) v.load(v_[d / 16], 0, d);
+      }
+    }
+  }
+
+  __device__ void step(int stage, int head, int row, int warp_key, bool masked) {
+    float p[kRows / 8][4] = {};
+    multiply_transposed<kKeepsK>(p, k_, k_tile(), q_tile(stage));
+    if (masked) hide(p, -INFINITY, row, warp_key);
+    const auto* stats = reinterpret_cast<const float4*>(shared_ + (stats_tile(stage) - shared_address_)) + lane() % 4;
+    const float to_exponent = call_.softmax_scale * kLog2E;
+#pragma unroll
+    for (int n = 0; n < kRows / 8; ++n) {
+      const float4 two = stats[n * 4];  // of the rows of the accumulator's two columns
+#pragma unroll
+      for (int e = 0; e < 4; ++e) p[n][e] = exp2_approx(fmaf(p[n][e], to_exponent, e % 2 == 0 ? two.x : two.z));
+    }
+    uint32_t kept[kRows / 16];
+    if constexpr (kDropout) {
+      const Dropout dropout(call_, batch_, head);
+#pragma unroll
+      for (int n = 0; n < kRows / 16; ++n) {
+        kept[n] = dropout.kept_of_transpose(row + n * 16 + accumulator_column(lane()),
+                                            warp_key / 32 * 32 + accumulator_row(lane())) >>
+                  (warp_key / 16 % 2 * 8);
+      }
+    }
+    if constexpr (kWithKeys) {
+      float ds[kRows / 8][4] = {};
+      multiply_transposed<kKeepsV>(ds, v_, v_tile(), grad_out_tile(stage));
+      if constexpr (kDropout) drop(ds, kept, dropout_scale(call_.dropout_threshold));
+#pragma unroll
+      for (int n = 0; n < kRows / 8; ++n) {
+        const float4 two = stats[n * 4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) ds[n][e] = p[n][e] * (ds[n][e] - (e % 2 == 0 ? two.y : two.w));
+      }
+      if (masked) hide(ds, 0.0f, row, warp_key);
+      if constexpr (kWithQueries) store_scores(ds);
+      multiply(grad_k_, ds, q_tile(stage));
+    }
+    if constexpr (kWithValues) {
+      if constexpr (kDropout) drop(p, kept, 1.0f);
+      multiply(grad_v_, p, grad_out_tile(stage));
+    }
+  }
+
+  /// scores += keys of this warp (16 rows of K or V) times rows of Q or dO, transposed.
+  template <bool kKept>
+  __device__ void multiply_transposed(float (&scores)[kRows / 8][4],
+                                      const uint32_t (&fragments)[kKept ? kFragments : 1][4], uint32_t keys_tile,
+                                      uint32_t rows_tile) const {
+    const FragmentReader<kHeadDim, Fragment::kA> keys(keys_tile, lane(), warp() * 16);
+    const FragmentReader<kHeadDim, Fragment::kB> rows(rows_tile, lane());
+    // More at once would only fill the registers with fragments read ahead.
+    constexpr int kUnroll = kKept || kHeadDim <= 96 ? kFragments : 4;
+#pragma unroll kUnroll
+    for (int d = 0; d < kHeadDim; d += 16) {
+      uint32_t a[4];
+      if constexpr (kKept) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = fragments[d / 16][i];
+      } else {
+        keys.load(a, 0, d);
+      }
+#pragma unroll
+      for (int n = 0; n < kRows; n += 16) {
+        uint32_t b[4];
+        rows.load(b, n, d);
+        Element<T>::mma_m16n8k16(scores[n / 8], a, b[0], b[1]);
+        Element<T>::mma_m16n8k16(scores[n / 8 + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  /// gradient += left (P^T or dS^T, 16 keys by kRows) times rows of dO or Q.
+  __device__ void multiply(float (&gradient)[kHeadDim / 8][4], const float (&left)[kRows / 8][4],
+                           uint32_t rows_tile) const {
+    const FragmentReader<kHeadDim, Fragment::kBTrans> rows(rows_tile, lane());
+#pragma unroll
+    for (int i = 0; i < kRows; i += 16) {
+      uint32_t a[4];
+      accumulators_to_a<T>(a, left[i / 8], left[i / 8 + 1]);
+#pragma unroll
+      for (int d = 0; d < kHeadDim; d += 16) {
+        uint32_t b[4];
+        rows.load(b, i, d);
+        Element<T>::mma_m16n8k16(gradient[d / 8], a, b[0], b[1]);
+        Element<T>::mma_m16n8k16(gradient[d / 8 + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  /// Sets what is not visible.
+  __device__ void hide(float (&x)[kRows / 8][4], float value, int row, int warp_key) const {
+    const Visibility visibility(call_, sequence(call_, batch_));
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int j = warp_key + half * 8 + accumulator_row(lane());
+      const Range visible = j < visibility.end_k ? visibility.rows_of(j) : Range{0, 0};
+#pragma unroll
+      for (int n = 0; n < kRows / 8; ++n) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          const int i = row + n * 8 + accumulator_column(lane()) + c;
+          if (i < visible.begin || i >= visible.end) x[n][2 * half + c] = value;
+        }
+      }
+    }
+  }
+
+  static __device__ void drop(float (&x)[kRows / 8][4], const uint32_t (&kept)[kRows / 16], float scale) {
+#pragma unroll
+    for (int n = 0; n < kRows / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[n][e] = (kept[n / 2] >> (n % 2 * 4 + e) & 1) != 0 ? x[n][e] * scale : 0.0f;
+    }
+  }
+
+  __device__ void store_scores(const float (&ds)[kRows / 8][4]) const {
+#pragma unroll
+    for (int n = 0; n < kRows / 8; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int key = warp() * 16 + half * 8 + accumulator_row(lane());
+        *reinterpret_cast<uint32_t*>(shared_ + kScoresBegin + ScoreLayout::offset(key, n) + lane() % 4 * 4) =
+            Element<T>::pack(ds[n][2 * half], ds[n][2 * half + 1]);
+      }
+    }
+  }
+
+  static __device__ void add_pair(float* to, float x, float y) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory");
+#else
+    atomicAdd(to, x);
+    atomicAdd(to + 1, y);
+#endif
+  }
+
+  /// dS K of the tile, added to the sums in memory. The warps are spread over the tile's rows and then its columns.
+  __device__ void add_grad_queries(int head, int row) const {
+    const Sequence s = sequence(call_, batch_);
+    constexpr int kRowWarps = kRows / 16 < kTile.warps ? kRows / 16 : kTile.warps;
+    constexpr int kColumnWarps = kTile.warps / kRowWarps;
+    static_assert(kRows == kRowWarps * 16 && kTile.warps == kRowWarps * kColumnWarps);
+    constexpr int kColumnTiles = kHeadDim / 16, kTilesPerWarp = (kColumnTiles + kColumnWarps - 1) / kColumnWarps;
+    const int row_warp = warp() % kRowWarps, column_warp = warp() / kRowWarps;
+    const FragmentReader<kRows, Fragment::kATrans> scores(scores_tile(), lane());
+    const FragmentReader<kHeadDim, Fragment::kBTrans> keys(k_tile(), lane());
+    float sums[kTilesPerWarp][2][4] = {};
+#pragma unroll 2
+    for (int j = 0; j < kKeys; j += 16) {
+      uint32_t a[4];
+      scores.load(a, j, row_warp * 16);
+#pragma unroll
+      for (int t = 0; t < kTilesPerWarp; ++t) {
+        if (kColumnTiles % kColumnWarps != 0 && t * kColumnWarps + column_warp >= kColumnTiles) break;
+        uint32_t b[4];
+        keys.load(b, j, (t * kColumnWarps + column_warp) * 16);
+        Element<T>::mma_m16n8k16(sums[t][0], a, b[0], b[1]);
+        Element<T>::mma_m16n8k16(sums[t][1], a, b[2], b[3]);
+      }
+    }
+    float* grad_q = scratch_.grad_q + s.lse_offset(call_, head) * kHeadDim;
+#pragma unroll
+    for (int t = 0; t < kTilesPerWarp; ++t) {
+      const int column = (t * kColumnWarps + column_warp) * 16 + accumulator_column(lane());
+      if (kColumnTiles % kColumnWarps != 0 && column >= kHeadDim) break;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int i = row + row_warp * 16 + r * 8 + accumulator_row(lane());
+        if (i >= s.end_q) continue;
+        float* to = grad_q + static_cast<int64_t>(i) * kHeadDim + column;
+        add_pair(to, sums[t][0][2 * r], sums[t][0][2 * r + 1]);
+        add_pair(to + 8, sums[t][1][2 * r], sums[t][1][2 * r + 1]);
+      }
+    }
+  }
+
+  /// Rounds the warp's rows of a gradient, through its rows of a tile for stores of 16 bytes.
+  __device__ void write(const Strided& t, const float (&gradient)[kHeadDim / 8][4], float scale, int first,
+                        int tile_begin) const {
+    const Sequence s = sequence(call_, batch_);
+    unsigned char* staging = shared_ + tile_begin + Layout::bytes(warp() * 16);
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        *reinterpret_cast<uint32_t*>(staging + Layout::offset(r * 8 + accumulator_row(lane()), n) + lane() % 4 * 4) =
+            Element<T>::pack(gradient[n][2 * r] * scale, gradient[n][2 * r + 1] * scale);
+      }
+    }
+    __syncwarp();
+    T* data = s.k_rows<T>(call_, t, head_k_);
+    for (int e = lane(); e < 16 * Layout::kChunks; e += 32) {
+      const int row = e / Layout::kChunks, chunk = e % Layout::kChunks, j = first + warp() * 16 + row;
+      if (j < s.num_k && chunk * kChunkElements < call_.head_dim) {
+        *reinterpret_cast<uint4*>(data + static_cast<int64_t>(j) * t.row_stride + chunk * kChunkElements) =
+            *reinterpret_cast<const uint4*>(staging + Layout::offset(row, chunk));
+      }
+    }
+  }
+
+  const BwdCall& call_;
+  const BwdScratch& scratch_;
+  unsigned char* shared_;
+  uint32_t shared_address_;
+  int64_t batch_ = 0;
+  int head_k_ = 0;
+  float grad_k_[kWithKeys ? kHeadDim / 8 : 1][4], grad_v_[kWithValues ? kHeadDim / 8 : 1][4];
+  uint32_t k_[kKeepsK ? kFragments : 1][4], v_[kKeepsV ? kFragments : 1][4];
+};
+
+template <class Kernel>
+__global__ __launch_bounds__(Kernel::kThreads) void imp_flash_bwd_kv_kernel(
+    const __grid_constant__ BwdCall call, const __grid_constant__ BwdScratch scratch) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  Kernel(call, scratch, shared).run(blockIdx.x);
+}
+
+}  // namespace strobe::cuda::sm80
