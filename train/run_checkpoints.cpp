@@ -63,7 +63,10 @@ RunState RunCheckpoints::resume() {
     return saved_state;
   });
   updater_.set_totals(state.totals);
-  remove_oldest(state);  // a run that was killed may not have come to it
+  std::error_code ignored;
+  const bool in_place = fs::equivalent(fs::absolute(options_.resume).parent_path(), options_.folder, ignored);
+  if (!in_place) state.kept.clear();  // in another folder those names are another run's files
+  remove_oldest(state);               // a run that was killed may not have come to it
   return state;
 }
 

@@ -101,6 +101,7 @@ class Run {
       if (signal_ != 0) return read_sums();
       if (is_due_by_updates(options_, state_)) {
         read_sums();
+        save_before_validation();
         validate(state_.epoch, /*by_updates=*/true);
         save();
       } else if (update() && is_save_due(options_, state_) && !is_due_by_updates(options_, state_)) {
@@ -144,8 +145,11 @@ class Run {
     require_progress(stats);
     const bool is_last = state_.epoch >= options_.epochs || is_finished();
     const bool by_epochs = state_.batch >= batches_ && is_due_by_epochs(options_, state_, stats.epoch);
+    const bool is_due =
+        by_epochs || is_due_by_updates(options_, state_) || (is_last && is_due_at_end(options_, state_));
+    if (is_due) save_before_validation();
     if (state_.batch >= batches_) begin_next_epoch();
-    if (by_epochs || is_due_by_updates(options_, state_) || (is_last && is_due_at_end(options_, state_))) {
+    if (is_due) {
       stats.validation = validate(stats.epoch, is_due_by_updates(options_, state_) && !by_epochs);
     }
     save();
@@ -176,6 +180,9 @@ class Run {
     report_.score(state_, is_best);
     return validation;
   }
+
+  /// A validation may take long, or fail: the run can go on from before it.
+  void save_before_validation() const { checkpoints_.save_last(state_); }
 
   /// Outside the clock of the epoch, as validations are.
   void save() {

@@ -102,7 +102,8 @@ void Updater::apply(double lr, const Tally& all, EpochTotals& totals) {
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> gradients = optimizer_.gradients();
   const at::Tensor norm = gradient_norm(gradients);
-  at::Tensor scale = at::full({}, 1.0 / static_cast<double>(all.target_tokens), norm.options());
+  const auto items = static_cast<double>(std::max<int64_t>(all.target_tokens, 1));
+  at::Tensor scale = at::full({}, 1.0 / items, norm.options());
   if (scaler_) scale = scale.div(scaler_->scale());
   const at::Tensor found_inf = at::isfinite(norm).logical_not().to(at::kFloat);
   scale_and_clip(gradients, norm, scale, clip_norm_);

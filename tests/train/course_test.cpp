@@ -157,7 +157,7 @@ TEST(KeepLast, LeavesFilesOfOtherRunsAlone) {
   EXPECT_THAT(checkpoints(folder.path()), ElementsAre("checkpoint-000001.pt", "checkpoint-000016.pt"));
 }
 
-TEST(KeepLast, AnyOfThemCanBeResumedFrom) {
+TEST(KeepLast, AnyOfThemCanBeResumedFromInAnotherFolder) {
   const TemporaryFolder folder, other;
   TinyTask task, resumed;
   TrainerOptions options = tiny_options(folder.path());
@@ -167,7 +167,10 @@ TEST(KeepLast, AnyOfThemCanBeResumedFrom) {
   TrainerOptions again = options;
   again.folder = other.path();
   again.resume = folder / "checkpoint-000012.pt";
+  again.keep_last = 1;
+  std::ofstream(other / "checkpoint-000009.pt") << "of another run";
   train_quietly(resumed, again);
+  EXPECT_THAT(checkpoints(other.path()), ElementsAre("checkpoint-000009.pt", "checkpoint-000016.pt"));
   EXPECT_TRUE(at::equal(flat_weights(task.model()), flat_weights(resumed.model())));
 }
 

@@ -124,6 +124,35 @@ TEST(Resume, ValidatesAtTheEndWhatASignalLeftUnvalidated) {
   EXPECT_EQ(result.epochs.size(), 1u);
 }
 
+/// Fails in its second validation.
+struct FailingTask : TinyTask {
+  Validation validate() override {
+    if (++validations == 2) throw Error("the validation failed");
+    return TinyTask::validate();
+  }
+  int validations = 0;
+};
+
+TEST(Resume, GoesOnFromBeforeAValidationThatFailed) {
+  for (const int64_t by_updates : {0, 5}) {
+    const TemporaryFolder folder, straight_folder;
+    TinyTask straight, resumed;
+    FailingTask failing;
+    TrainerOptions options = tiny_options(straight_folder.path());
+    options.validate_every_updates = by_updates;
+    train_quietly(straight, options);
+    options.folder = folder.path();
+    EXPECT_THROW(train_quietly(failing, options), Error);
+    options.resume = folder / "last.pt";
+    const Dict saved = load_checkpoint(options.resume);
+    EXPECT_EQ(saved.at("trainer").as_dict().at("update").as_int(), by_updates == 0 ? 16 : 8);
+    train_quietly(resumed, options);
+    for (const char* name : {"last.pt", "model.pth"}) {
+      expect_equal(load_checkpoint(straight_folder / name), load_checkpoint(folder / name), name);
+    }
+  }
+}
+
 TEST(Resume, AppendsToTheLogAndDrawsInANewFile) {
   const TemporaryFolder folder;
   TinyTask task, resumed;

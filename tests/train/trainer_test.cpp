@@ -178,7 +178,7 @@ TEST(Trainer, OutOfMemoryCostsTheUpdateNotTheRun) {
   EXPECT_TRUE(at::equal(flat_weights(task.model()), flat_weights(twin.model())));
 }
 
-TEST(Trainer, OutOfMemoryAmongAccumulatedBatchesDropsThoseBeforeIt) {
+TEST(Trainer, OutOfMemoryAmongAccumulatedBatchesDropsTheUpdateWhole) {
   const TemporaryFolder folder;
   TinyTask task, twin;
   task.on_forward = [](int64_t, int64_t index) {
@@ -202,6 +202,24 @@ TEST(Trainer, OutOfMemoryAmongAccumulatedBatchesDropsThoseBeforeIt) {
   const Dict state = load_checkpoint(folder / "last.pt").at("trainer").as_dict();
   EXPECT_EQ(state.at("update").as_int(), 2);
   EXPECT_EQ(state.at("epoch").as_int(), 2);
+}
+
+/// Counts no items in its first batch.
+struct EmptyBatchTask : TinyTask {
+  BatchLoss forward(int64_t index) override {
+    BatchLoss loss = TinyTask::forward(index);
+    if (index == 0) loss = {loss.loss_sum * 0.0};
+    return loss;
+  }
+};
+
+TEST(Trainer, BatchThatCountsNothingHarmsNothing) {
+  const TemporaryFolder folder;
+  EmptyBatchTask task;
+  const TrainResult result = train_quietly(task, tiny_options(folder.path()));
+  EXPECT_EQ(result.epochs[0].updates, 8);
+  EXPECT_TRUE(std::isfinite(result.epochs[1].loss));
+  EXPECT_TRUE(std::isfinite(flat_weights(task.model()).sum().item<double>()));
 }
 
 TEST(Trainer, OtherErrorsOfTheTaskPassThrough) {
