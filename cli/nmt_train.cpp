@@ -50,7 +50,14 @@ void add_paths(CLI::App& command, Arguments& a) {
   command.add_option("--data", a.experiment.data, "the folder that `nmt prepare` wrote")->capture_default_str();
   command.add_option("--out", a.experiment.trainer.folder, "where train.log, model.pth, last.pt and output.txt go")
       ->capture_default_str();
-  command.add_option("--resume", a.experiment.trainer.resume, "a last.pt to go on from, bit for bit");
+  CLI::Option* resume =
+      command.add_option("--resume", a.experiment.trainer.resume, "a last.pt to go on from, bit for bit");
+  command
+      .add_option(
+          "--init", a.experiment.init,
+          "a checkpoint whose weights to begin with, on data prepared with its vocabularies (--vocab-from); the "
+          "optimiser starts anew")
+      ->excludes(resume);
 }
 
 void add_batches(CLI::App& command, Arguments& a) {
@@ -60,7 +67,8 @@ void add_batches(CLI::App& command, Arguments& a) {
   count("--batch-size", a.experiment.task.batch.sentences, "sentences a batch; 0: by --max-tokens alone");
   count("--max-tokens", a.experiment.task.batch.max_tokens,
         "tokens a batch on either side, padding included; 0: no limit");
-  count("--max-train-length", a.experiment.max_train_length, "leave out training pairs of more tokens; 0: none");
+  count("--max-train-length", a.experiment.max_train_length,
+        "leave out training pairs with more pieces on a side; 0: none");
   command.add_option("--accumulate", a.experiment.trainer.accumulation, "batches an update")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()

@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <tuple>
 
 #include "train/checkpoint.h"
 
@@ -113,19 +112,16 @@ Vocabularies checkpoint_vocabularies(const std::filesystem::path& file) {
 }
 
 void require_same_model(const train::Dict& content, const std::filesystem::path& file, const ModelConfig& config,
-                        const Vocabularies& vocabularies) {
+                        const Vocabularies& vocabularies, const std::string& owner) {
   naming(file, [&] {
     const Vocabularies found = vocabularies_of(content);
-    for (const auto& [side, theirs, ours] : {std::tuple("source", &found.source, &vocabularies.source),
-                                             std::tuple("target", &found.target, &vocabularies.target)}) {
-      const std::string difference = theirs->difference(*ours);
-      if (difference.empty()) continue;
-      throw train::CheckpointError(std::string("its ") + side + " vocabulary is not that of the data: " + difference +
-                                   "; `strobe nmt prepare --vocab-from` prepares data with the vocabularies of a "
-                                   "checkpoint");
-    }
-    const std::string difference = differences(model_config(content.at(std::string("config")).as_dict()), config);
-    if (!difference.empty()) throw train::CheckpointError("a model of another configuration: " + difference);
+    const auto require_none = [&](const std::string& what, const std::string& difference) {
+      if (!difference.empty())
+        throw train::CheckpointError("its " + what + " is not that of " + owner + ": " + difference);
+    };
+    require_none("source vocabulary", found.source.difference(vocabularies.source));
+    require_none("target vocabulary", found.target.difference(vocabularies.target));
+    require_none("configuration", differences(model_config(content.at(std::string("config")).as_dict()), config));
   });
 }
 

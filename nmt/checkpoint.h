@@ -31,10 +31,11 @@ train::Dict load_translation_checkpoint(const std::filesystem::path& file);
 Vocabularies checkpoint_vocabularies(const std::filesystem::path& file);
 
 /// Throws train::CheckpointError naming `file` unless the weights that it holds, read as `content`, mean in a model of
-/// `config` with these vocabularies what they meant where they were trained: where a vocabulary is another it says of
-/// which side and the first difference, else which entries of the configuration differ. Dropouts and attn_type may.
+/// `config` with these vocabularies, which are those of `owner`, what they meant where they were trained: where a
+/// vocabulary is another it says of which side and the first difference, else which entries of the configuration
+/// differ. Dropouts and attn_type may.
 void require_same_model(const train::Dict& content, const std::filesystem::path& file, const ModelConfig& config,
-                        const Vocabularies& vocabularies);
+                        const Vocabularies& vocabularies, const std::string& owner);
 
 /// Throws strobe::Error where the configuration ties the embeddings of both sides and their vocabularies are not one.
 void require_joint_if_tied(const ModelConfig& config, const Vocabularies& vocabularies);

@@ -9,6 +9,7 @@
 
 #include "nmt/staged_files.h"
 #include "nmt/text.h"
+#include "train/checkpoint.h"
 #include "train/device.h"
 #include "train/logger.h"
 #include "train/run_checkpoints.h"
@@ -22,15 +23,16 @@ struct Data {
   Dataset train, dev, test;
 };
 
-/// The files of a data folder that a run is made from.
-std::vector<std::filesystem::path> data_files(const std::filesystem::path& folder) {
+/// The files that a run is made from: those of the data folder, and the checkpoint whose weights it begins with.
+std::vector<std::filesystem::path> input_files(const ExperimentOptions& options) {
   std::vector<std::filesystem::path> files;
   for (const char* part : {"json", "tokenizer"}) {
-    for (const auto& entry : std::filesystem::directory_iterator(folder / part)) {
+    for (const auto& entry : std::filesystem::directory_iterator(options.data / part)) {
       if (entry.is_regular_file()) files.push_back(entry.path());
     }
   }
   std::sort(files.begin(), files.end());
+  if (!options.init.empty()) files.push_back(options.init);
   return files;
 }
 
@@ -53,6 +55,19 @@ Data load_data(const ExperimentOptions& options) {
   data.dev = load_dataset(options.data, Part::kDev, data.vocabularies);
   data.test = load_dataset(options.data, Part::kTest, data.vocabularies);
   return data;
+}
+
+/// The checkpoint that the run begins with or goes on from; empty: none.
+const std::filesystem::path& beginning_file(const ExperimentOptions& options) {
+  return options.init.empty() ? options.trainer.resume : options.init;
+}
+
+train::Dict load_beginning(const ExperimentOptions& options) {
+  if (!options.init.empty() && !options.trainer.resume.empty()) {
+    throw Error("nmt training: expected init or resume, found both");
+  }
+  const std::filesystem::path& file = beginning_file(options);
+  return file.empty() ? train::Dict() : load_translation_checkpoint(file);
 }
 
 int64_t parameter_count(const torch::nn::Module& module) {
@@ -128,11 +143,16 @@ int run_experiment(ExperimentOptions options) {
   options.trainer.schedule.d_model = options.model.d_model;
 
   if (!options.trainer.resume.empty()) train::require_resumable(options.trainer.resume);
+  train::Dict beginning = load_beginning(options);
   Data data = load_data(options);  // before anything of an earlier run is overwritten
+  require_joint_if_tied(options.model, data.vocabularies);
+  if (beginning.size() > 0) {
+    require_same_model(beginning, beginning_file(options), options.model, data.vocabularies, "this run");
+  }
   const bool is_root = options.trainer.ranks->is_root();
   if (is_root) {
     train::write_run_record(options.trainer.folder, {options.command, options.configuration, options.trainer.resume,
-                                                     data_files(options.data), options.trainer.device});
+                                                     input_files(options), options.trainer.device});
   }
   train::Logger logger = is_root ? open_log(options.trainer) : train::Logger();
   log_skipped(logger, "train", data.train);
@@ -143,6 +163,11 @@ int run_experiment(ExperimentOptions options) {
   options.model.target_vocabulary = data.vocabularies.target.size();
   train::seed_generators(options.trainer.device, options.trainer.seed);
   Transformer model(options.model);
+  if (!options.init.empty()) {
+    train::load_module_state(*model, beginning.at(std::string("model")).as_dict());
+    logger.info(fmt::format("Weights from {}", options.init.string()));
+  }
+  beginning = {};
   model->to(options.trainer.device);
   log_setting(logger, options, data, model);
   const BleuTokenizer tokenizer = options.bleu_tokenizer.value_or(guess_tokenizer(data.dev));
