@@ -1,7 +1,6 @@
 // The rows of `strobe bench attention` as a table and as JSON.
 #pragma once
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -21,22 +20,5 @@ std::string table(const std::vector<AttentionRow>& rows);
 /// run have null for the numbers and "error": "oom" or the reason.
 nlohmann::ordered_json to_json(const std::vector<AttentionRow>& rows, const AttentionBenchOptions& options,
                                const std::string& command);
-
-/// A file that takes its name only when it is whole. Its place is tried when it is made, so that no measurement is lost
-/// to a wrong path.
-class JsonFile {
- public:
-  explicit JsonFile(std::filesystem::path file);
-  ~JsonFile();
-  JsonFile(const JsonFile&) = delete;
-  JsonFile& operator=(const JsonFile&) = delete;
-
-  void write(const nlohmann::ordered_json& content);
-
- private:
-  [[noreturn]] void fail(const std::string& reason) const;
-
-  std::filesystem::path file_, temporary_;
-};
 
 }  // namespace strobe::bench

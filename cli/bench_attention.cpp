@@ -9,6 +9,7 @@
 
 #include "bench/attention.h"
 #include "bench/attention_report.h"
+#include "bench/report.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "ops/attn_type.h"

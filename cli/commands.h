@@ -15,5 +15,6 @@ void add_nmt_test(CLI::App& parent);
 void add_nmt_translate(CLI::App& parent);
 void add_nmt_average(CLI::App& parent);
 void add_bench_attention(CLI::App& parent);
+void add_bench_nmt(CLI::App& parent);
 
 }  // namespace strobe::cli

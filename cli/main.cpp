@@ -65,6 +65,7 @@ int run(int argc, char** argv) {
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
   bench->require_subcommand(1);
   add_bench_attention(*bench);
+  add_bench_nmt(*bench);
 
   try {
     app.parse(argc, argv);

@@ -13,6 +13,7 @@
 
 #include "bench/attention_report.h"
 #include "bench/memory.h"
+#include "bench/report.h"
 
 namespace strobe::bench {
 namespace {
