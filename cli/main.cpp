@@ -61,6 +61,7 @@ int run(int argc, char** argv) {
   add_nmt_train(*nmt);
   add_nmt_test(*nmt);
   add_nmt_translate(*nmt);
+  add_nmt_score(*nmt);
   add_nmt_average(*nmt);
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
   bench->require_subcommand(1);

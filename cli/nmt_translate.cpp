@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/nmt_options.h"
+#include "cli/text_input.h"
 #include "nmt/translate.h"
 
 namespace strobe::cli {
@@ -16,6 +17,7 @@ namespace {
 
 struct Arguments {
   std::filesystem::path model = "experiment/model.pth";
+  std::filesystem::path input;
   std::vector<std::string> texts;
   std::string attn_type;
   int64_t n_best = 0;
@@ -25,16 +27,6 @@ struct Arguments {
 
 // So many batches are read before the first is translated: enough to put sentences of one length together.
 constexpr int64_t kBatchesAtOnce = 16;
-
-/// Up to `count` lines without their ends; none at the end of the input.
-std::vector<std::string> read_lines(std::istream& in, int64_t count) {
-  std::vector<std::string> lines;
-  for (std::string line; static_cast<int64_t>(lines.size()) < count && std::getline(in, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    lines.push_back(line);
-  }
-  return lines;
-}
 
 class Translator {
  public:
@@ -91,9 +83,8 @@ void run(const Arguments& arguments) {
     translator.print(arguments.texts);
   } else {
     const int64_t count = kBatchesAtOnce * options.batch.sentences;
-    for (auto lines = read_lines(std::cin, count); !lines.empty(); lines = read_lines(std::cin, count)) {
-      translator.print(lines);
-    }
+    TextInput input(arguments.input);
+    for (auto lines = input.read(count); !lines.empty(); lines = input.read(count)) translator.print(lines);
   }
   translator.report_skipped();
 }
@@ -101,12 +92,14 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_nmt_translate(CLI::App& parent) {
-  CLI::App* command = parent.add_subcommand("translate", "Translate lines of standard input, or --text");
+  CLI::App* command = parent.add_subcommand("translate", "Translate lines of standard input, --input or --text");
   const auto a = std::make_shared<Arguments>();
   command->add_option("--model", a->model, "a checkpoint that `nmt train` wrote")->capture_default_str();
+  CLI::Option* input = command->add_option("--input", a->input, "a file to translate, instead of standard input");
   command->add_option("--text", a->texts, "a sentence to translate, instead of standard input; may be repeated")
       ->expected(1)
-      ->take_all();
+      ->take_all()
+      ->excludes(input);
   command
       ->add_option("--n-best", a->n_best,
                    "print up to so many translations of each line, at most --beam, as "

@@ -28,7 +28,8 @@ Interval confidence(const Metric& metric, const SentenceCounts& counts, const Bo
 
 struct Comparison {
   Interval baseline, system;
-  /// How probable a difference of scores like the one found would be, were both systems equally good.
+  /// How probable a larger difference of scores than the one found would be, were both systems equally good; says
+  /// nothing where the scores are equal.
   double p_value = 1.0;
 };
 

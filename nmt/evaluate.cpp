@@ -1,6 +1,7 @@
 #include "nmt/evaluate.h"
 
 #include "nmt/eval_mode.h"
+#include "nmt/text.h"
 
 namespace strobe::nmt {
 namespace {
@@ -24,8 +25,10 @@ double mean_loss(Transformer& model, const std::vector<EncodedPair>& pairs, cons
 Evaluation evaluate(TranslationModel& model, const Dataset& data, const TranslateOptions& options) {
   Evaluation evaluation;
   evaluation.loss = mean_loss(model.model, data.pairs, options);
-  for (const NBest& found : search_all(model.model, data.pairs, options)) {
-    evaluation.hypotheses.push_back(model.vocabularies.target.decode(found.front().ids));
+  const std::vector<NBest> found = search_all(model.model, data.pairs, options);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const bool blank = trim(data.texts[i].source).empty();
+    evaluation.hypotheses.push_back(blank ? "" : model.vocabularies.target.decode(found[i].front().ids));
   }
   std::vector<std::string> references;
   for (const SentencePair& text : data.texts) references.push_back(text.target);

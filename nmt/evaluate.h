@@ -17,7 +17,8 @@ struct Evaluation {
   std::vector<std::string> hypotheses;  // in the data's order
 };
 
-/// Eval mode, no gradients; the module's mode is put back, parameters and generators are untouched.
+/// As translate() does, leaves a source of white space alone without a translation. Eval mode, no gradients; the
+/// module's mode is put back, parameters and generators are untouched.
 Evaluation evaluate(TranslationModel& model, const Dataset& data, const TranslateOptions& options);
 
 }  // namespace strobe::nmt

@@ -46,9 +46,10 @@ bool ProgressLine::due() const {
   return terminal_ ? elapsed >= kTerminalInterval : elapsed >= kFileInterval;
 }
 
-void ProgressLine::show(const ProgressState& state) {
+void ProgressLine::show(const ProgressState& state) { show(format_progress(state)); }
+
+void ProgressLine::show(const std::string& text) {
   last_ = Clock::now();
-  const std::string text = format_progress(state);
   if (terminal_) {
     fmt::print(stderr, "{}{}", kEraseLine, fit_terminal(text));
   } else {

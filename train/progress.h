@@ -33,6 +33,7 @@ class ProgressLine {
 
   bool due() const;  // asks before the state is gathered, which may synchronise with a device
   void show(const ProgressState& state);
+  void show(const std::string& text);
   void clear();  // takes the line off the terminal, so that something else can be written there
 
  private:
