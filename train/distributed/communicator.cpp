@@ -112,8 +112,6 @@ struct Communicator::Group {
 
 Communicator::Communicator() = default;
 
-Communicator::Communicator(const World& world, at::Device device) : Communicator(world, device, Options{}) {}
-
 Communicator::Communicator(const World& world, at::Device device, const Options& options) {
   if (world.size == 1) return;
   const Store root = connect(world, options);
@@ -199,8 +197,9 @@ void Communicator::report(const std::string& reason) {
 const c10::intrusive_ptr<c10d::ProcessGroup>& Communicator::process_group() const { return group_->process_group; }
 
 int run_in_world(const World& world, at::Device device,
-                 const std::function<int(const std::shared_ptr<Communicator>&)>& body) {
-  const auto communicator = std::make_shared<Communicator>(world, device);
+                 const std::function<int(const std::shared_ptr<Communicator>&)>& body,
+                 const Communicator::Options& options) {
+  const auto communicator = std::make_shared<Communicator>(world, device, options);
   try {
     return body(communicator);
   } catch (const std::exception& error) {

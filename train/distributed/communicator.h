@@ -42,7 +42,6 @@ class Communicator {
   /// Waits for all processes of `world`. `device` is what this process trains on. Throws strobe::Error naming the
   /// address that cannot be reached or the ranks that have not arrived.
   Communicator(const World& world, at::Device device, const Options& options);
-  Communicator(const World& world, at::Device device);
   ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -83,6 +82,7 @@ class Communicator {
 
 /// Runs `body` with the processes of `world` joined, and tells the others where it throws.
 int run_in_world(const World& world, at::Device device,
-                 const std::function<int(const std::shared_ptr<Communicator>&)>& body);
+                 const std::function<int(const std::shared_ptr<Communicator>&)>& body,
+                 const Communicator::Options& options = {});
 
 }  // namespace strobe::train

@@ -55,7 +55,14 @@ void Watch::run() {
     if (verdict_) break;
     if (changed_.wait_for(lock, timing_.interval, [this] { return stopping_; })) return;
   }
-  on_loss_();
+  try {
+    on_loss_();
+  } catch (const std::exception&) {  // what cannot be ended in order is ended below
+  }
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait_for(lock, timing_.last_resort, [this] { return stopping_; })) {
+    throw Error("data parallel: " + *verdict_);
+  }
 }
 
 void Watch::listen() {

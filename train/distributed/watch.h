@@ -24,12 +24,17 @@ namespace strobe::train {
 /// Heartbeats through the run's store, on a thread of its own, so that a process that computes or validates for hours
 /// is not taken for lost. The first process that finds another silent writes the verdict into the store; all take that
 /// one. The store itself goes with the process that keeps it: who cannot reach it any more takes that process for lost.
+///
+/// A process that computes for long, or waits in a collective that nothing can end (over Gloo, for one that is frozen
+/// or whose machine has gone), cannot take notice of the verdict: at last the watching thread ends it, as an exception
+/// that nobody catches does, with the verdict on stderr.
 class Watch {
  public:
   struct Timing {
     std::chrono::milliseconds interval{500};             // between heartbeats
     std::chrono::milliseconds silence{30000};            // after which a process is lost
     std::chrono::milliseconds silence_in_failure{3000};  // the same, once a collective has failed here
+    std::chrono::milliseconds last_resort{30000};        // after the verdict, for this process to come to its end
     std::chrono::milliseconds longest_farewell{10000};   // that the store's keeper waits for the others at the end
   };
 
