@@ -85,6 +85,11 @@ struct Element<__half> {
   }
   static __device__ float2 unpack(uint32_t pair) { return __half22float2(reinterpret_cast<const __half2&>(pair)); }
   static constexpr uint32_t kExponentMask = 0x7C00;  // all ones: an infinity or a NaN
+  /// sum + 0 * pair, in both halves.
+  static __device__ uint32_t add_zero_times(uint32_t sum, uint32_t pair) {
+    asm("fma.rn.f16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(pair), "r"(0));
+    return sum;
+  }
 
   /// c += a b, fp32 accumulators. sm_80.
   static __device__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -107,6 +112,10 @@ struct Element<__nv_bfloat16> {
     return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)};
   }
   static constexpr uint32_t kExponentMask = 0x7F80;
+  static __device__ uint32_t add_zero_times(uint32_t sum, uint32_t pair) {
+    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(pair), "r"(0));
+    return sum;
+  }
 
   static __device__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile(

@@ -10,6 +10,7 @@
 #include "src/attention/cuda/common/tile.cuh"
 #include "src/attention/cuda/sm80/bwd_scratch.h"
 #include "src/attention/cuda/sm80/config.h"
+#include "src/attention/cuda/sm80/nonfinite.cuh"
 
 namespace strobe::cuda::sm80 {
 
@@ -25,6 +26,8 @@ template <class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
 class ImpFlashBwdKv {
  public:
   static constexpr int kKeys = kTile.keys(), kRows = kTile.rows, kThreads = kTile.threads();
+  // Rows whose scores are in registers at once.
+  static constexpr int kStrip = kRows < 32 || (kHeadDim > 96 && kDropout) ? 16 : 32;
   using Layout = TileLayout<kHeadDim>;
   using ScoreLayout = TileLayout<kRows>;  // dS^T
   static constexpr bool kWithKeys = kPass != KvPass::kValues, kWithValues = kPass != KvPass::kKeys;
@@ -71,7 +74,7 @@ class ImpFlashBwdKv {
 
  private:
   // Fragments of K and V that stay in registers; the others are read again for every tile of queries.
-  static constexpr bool kKeepsK = kHeadDim <= 64, kKeepsV = kWithKeys && kHeadDim <= (kWithQueries ? 32 : 64);
+  static constexpr bool kKeepsK = kHeadDim <= 64, kKeepsV = kWithKeys && kHeadDim <= 64;
   static constexpr int kFragments = kHeadDim / 16;
 
   static __host__ __device__ int num_tiles(const BwdCall& call) { return max(1, (call.seqlen_k + kKeys - 1) / kKeys); }
@@ -130,6 +133,12 @@ class ImpFlashBwdKv {
     const Range some = visibility.rows_of_keys(warp_key, warp_key + 16);
     const Range all = warp_key + 16 <= s.end_k ? visibility.rows_of_all_keys(warp_key, warp_key + 16) : Range{0, 0};
     start();
+    bool k_finite = true;
+    if (kWithQueries && limited(call_)) {
+      cp_async_wait<0>();
+      __syncthreads();
+      k_finite = all_finite<T, kKeys, kHeadDim>(shared_, lane());
+    }
     for (int stage = 0; head < (head_k_ + 1) * call_.group(); stage ^= 1) {
       int next_head = head, next_row = row + kRows;
       if (next_row >= rows.end) {
@@ -140,15 +149,19 @@ class ImpFlashBwdKv {
       __syncthreads();  // the stage has arrived, and nobody reads the other one any more
       if (next_head < (head_k_ + 1) * call_.group()) load_queries(rows, next_head, next_row, stage ^ 1);
       cp_async_commit();
-      if (row < some.end && row + kRows > some.begin) {
-        step(stage, head, row, warp_key, row < all.begin || row + kRows > all.end);
-      } else if constexpr (kWithQueries) {
-        const float zeros[kRows / 8][4] = {};
-        store_scores(zeros);
+#pragma unroll 1
+      for (int strip = 0; strip < kRows; strip += kStrip) {
+        const int strip_row = row + strip;
+        if (strip_row < some.end && strip_row + kStrip > some.begin) {
+          step(stage, head, row, strip, warp_key, strip_row < all.begin || strip_row + kStrip > all.end);
+        } else if constexpr (kWithQueries) {
+          const float zeros[kStrip / 8][4] = {};
+          store_scores(zeros, strip);
+        }
       }
       if constexpr (kWithQueries) {
         __syncthreads();  // dS of all keys is there
-        add_grad_queries(head, row);
+        k_finite ? add_grad_queries<false>(head, row, first) : add_grad_queries<true>(head, row, first);
       }
       head = next_head;
       row = next_row;
@@ -176,57 +189,60 @@ class ImpFlashBwdKv {
     }
   }
 
-  __device__ void step(int stage, int head, int row, int warp_key, bool masked) {
-    float p[kRows / 8][4] = {};
-    multiply_transposed<kKeepsK>(p, k_, k_tile(), q_tile(stage));
-    if (masked) hide(p, -INFINITY, row, warp_key);
-    const auto* stats = reinterpret_cast<const float4*>(shared_ + (stats_tile(stage) - shared_address_)) + lane() % 4;
+  __device__ void step(int stage, int head, int tile_row, int strip, int warp_key, bool masked) {
+    const int row = tile_row + strip;
+    const uint32_t q = q_tile(stage) + Layout::bytes(strip), grad_out = grad_out_tile(stage) + Layout::bytes(strip);
+    float p[kStrip / 8][4] = {};
+    multiply_transposed<kKeepsK>(p, k_, k_tile(), q);
+    const auto* stats =
+        reinterpret_cast<const float4*>(shared_ + (stats_tile(stage) - shared_address_)) + strip / 2 + lane() % 4;
     const float to_exponent = call_.softmax_scale * kLog2E;
 #pragma unroll
-    for (int n = 0; n < kRows / 8; ++n) {
+    for (int n = 0; n < kStrip / 8; ++n) {
       const float4 two = stats[n * 4];  // of the rows of the accumulator's two columns
 #pragma unroll
       for (int e = 0; e < 4; ++e) p[n][e] = exp2_approx(fmaf(p[n][e], to_exponent, e % 2 == 0 ? two.x : two.z));
     }
-    uint32_t kept[kRows / 16];
+    if (masked) hide(p, row, warp_key);  // after the exponential: the LSE of a row that sees other keys may be NaN
+    uint32_t kept[kStrip / 16];
     if constexpr (kDropout) {
       const Dropout dropout(call_, batch_, head);
 #pragma unroll
-      for (int n = 0; n < kRows / 16; ++n) {
+      for (int n = 0; n < kStrip / 16; ++n) {
         kept[n] = dropout.kept_of_transpose(row + n * 16 + accumulator_column(lane()),
                                             warp_key / 32 * 32 + accumulator_row(lane())) >>
                   (warp_key / 16 % 2 * 8);
       }
     }
     if constexpr (kWithKeys) {
-      float ds[kRows / 8][4] = {};
-      multiply_transposed<kKeepsV>(ds, v_, v_tile(), grad_out_tile(stage));
+      float ds[kStrip / 8][4] = {};
+      multiply_transposed<kKeepsV>(ds, v_, v_tile(), grad_out);
       if constexpr (kDropout) drop(ds, kept, dropout_scale(call_.dropout_threshold));
 #pragma unroll
-      for (int n = 0; n < kRows / 8; ++n) {
+      for (int n = 0; n < kStrip / 8; ++n) {
         const float4 two = stats[n * 4];
 #pragma unroll
         for (int e = 0; e < 4; ++e) ds[n][e] = p[n][e] * (ds[n][e] - (e % 2 == 0 ? two.y : two.w));
       }
-      if (masked) hide(ds, 0.0f, row, warp_key);
-      if constexpr (kWithQueries) store_scores(ds);
-      multiply(grad_k_, ds, q_tile(stage));
+      if (masked) hide(ds, row, warp_key);
+      if constexpr (kWithQueries) store_scores(ds, strip);
+      add_product(grad_k_, ds, q, row, warp_key, masked);
     }
     if constexpr (kWithValues) {
       if constexpr (kDropout) drop(p, kept, 1.0f);
-      multiply(grad_v_, p, grad_out_tile(stage));
+      add_product(grad_v_, p, grad_out, row, warp_key, masked);
     }
   }
 
   /// scores += keys of this warp (16 rows of K or V) times rows of Q or dO, transposed.
   template <bool kKept>
-  __device__ void multiply_transposed(float (&scores)[kRows / 8][4],
+  __device__ void multiply_transposed(float (&scores)[kStrip / 8][4],
                                       const uint32_t (&fragments)[kKept ? kFragments : 1][4], uint32_t keys_tile,
                                       uint32_t rows_tile) const {
     const FragmentReader<kHeadDim, Fragment::kA> keys(keys_tile, lane(), warp() * 16);
     const FragmentReader<kHeadDim, Fragment::kB> rows(rows_tile, lane());
     // More at once would only fill the registers with fragments read ahead.
-    constexpr int kUnroll = kKept || kHeadDim <= 96 ? kFragments : 4;
+    constexpr int kUnroll = kKept ? kFragments : 2;
 #pragma unroll kUnroll
     for (int d = 0; d < kHeadDim; d += 16) {
       uint32_t a[4];
@@ -237,7 +253,7 @@ class ImpFlashBwdKv {
         keys.load(a, 0, d);
       }
 #pragma unroll
-      for (int n = 0; n < kRows; n += 16) {
+      for (int n = 0; n < kStrip; n += 16) {
         uint32_t b[4];
         rows.load(b, n, d);
         Element<T>::mma_m16n8k16(scores[n / 8], a, b[0], b[1]);
@@ -246,58 +262,77 @@ class ImpFlashBwdKv {
     }
   }
 
-  /// gradient += left (P^T or dS^T, 16 keys by kRows) times rows of dO or Q.
-  __device__ void multiply(float (&gradient)[kHeadDim / 8][4], const float (&left)[kRows / 8][4],
+  /// gradient += left (P^T or dS^T, 16 keys by kStrip) times rows of dO or Q.
+  __device__ void add_product(float (&gradient)[kHeadDim / 8][4], const float (&left)[kStrip / 8][4],
+                              uint32_t rows_tile, int row, int warp_key, bool masked) const {
+    const unsigned char* rows = shared_ + (rows_tile - shared_address_);
+    if (masked && limited(call_) && !all_finite<T, kStrip, kHeadDim>(rows, lane())) {
+      const int j = warp_key + accumulator_row(lane());
+      const Range seen[2] = {within(rows_of(j), row, kStrip), within(rows_of(j + 8), row, kStrip)};
+      mark_seen<T, kHeadDim>(gradient, rows, seen, 0, lane());
+      multiply<true>(gradient, left, rows_tile);
+    } else {
+      multiply<false>(gradient, left, rows_tile);
+    }
+  }
+
+  /// The rows that see a key, also where it is none.
+  __device__ Range rows_of(int j) const {
+    const Visibility visibility(call_, sequence(call_, batch_));
+    return j < visibility.end_k ? visibility.rows_of(j) : Range{0, 0};
+  }
+
+  template <bool kFinitePart>
+  __device__ void multiply(float (&gradient)[kHeadDim / 8][4], const float (&left)[kStrip / 8][4],
                            uint32_t rows_tile) const {
     const FragmentReader<kHeadDim, Fragment::kBTrans> rows(rows_tile, lane());
 #pragma unroll
-    for (int i = 0; i < kRows; i += 16) {
+    for (int i = 0; i < kStrip; i += 16) {
       uint32_t a[4];
       accumulators_to_a<T>(a, left[i / 8], left[i / 8 + 1]);
 #pragma unroll
       for (int d = 0; d < kHeadDim; d += 16) {
         uint32_t b[4];
         rows.load(b, i, d);
+        if constexpr (kFinitePart) keep_finite<T>(b);
         Element<T>::mma_m16n8k16(gradient[d / 8], a, b[0], b[1]);
         Element<T>::mma_m16n8k16(gradient[d / 8 + 1], a, b[2], b[3]);
       }
     }
   }
 
-  /// Sets what is not visible.
-  __device__ void hide(float (&x)[kRows / 8][4], float value, int row, int warp_key) const {
-    const Visibility visibility(call_, sequence(call_, batch_));
+  /// Zeros for what is not visible.
+  __device__ void hide(float (&x)[kStrip / 8][4], int row, int warp_key) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int j = warp_key + half * 8 + accumulator_row(lane());
-      const Range visible = j < visibility.end_k ? visibility.rows_of(j) : Range{0, 0};
+      const Range visible = rows_of(warp_key + half * 8 + accumulator_row(lane()));
 #pragma unroll
-      for (int n = 0; n < kRows / 8; ++n) {
+      for (int n = 0; n < kStrip / 8; ++n) {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           const int i = row + n * 8 + accumulator_column(lane()) + c;
-          if (i < visible.begin || i >= visible.end) x[n][2 * half + c] = value;
+          if (i < visible.begin || i >= visible.end) x[n][2 * half + c] = 0.0f;
         }
       }
     }
   }
 
-  static __device__ void drop(float (&x)[kRows / 8][4], const uint32_t (&kept)[kRows / 16], float scale) {
+  static __device__ void drop(float (&x)[kStrip / 8][4], const uint32_t (&kept)[kStrip / 16], float scale) {
 #pragma unroll
-    for (int n = 0; n < kRows / 8; ++n) {
+    for (int n = 0; n < kStrip / 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) x[n][e] = (kept[n / 2] >> (n % 2 * 4 + e) & 1) != 0 ? x[n][e] * scale : 0.0f;
     }
   }
 
-  __device__ void store_scores(const float (&ds)[kRows / 8][4]) const {
+  __device__ void store_scores(const float (&ds)[kStrip / 8][4], int strip) const {
 #pragma unroll
-    for (int n = 0; n < kRows / 8; ++n) {
+    for (int n = 0; n < kStrip / 8; ++n) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int key = warp() * 16 + half * 8 + accumulator_row(lane());
-        *reinterpret_cast<uint32_t*>(shared_ + kScoresBegin + ScoreLayout::offset(key, n) + lane() % 4 * 4) =
-            Element<T>::pack(ds[n][2 * half], ds[n][2 * half + 1]);
+        *reinterpret_cast<uint32_t*>(shared_ + kScoresBegin + ScoreLayout::offset(key, strip / 8 + n) +
+                                     lane() % 4 * 4) = Element<T>::pack(ds[n][2 * half], ds[n][2 * half + 1]);
       }
     }
   }
@@ -312,39 +347,62 @@ class ImpFlashBwdKv {
   }
 
   /// dS K of the tile, added to the sums in memory. The warps are spread over the tile's rows and then its columns.
-  __device__ void add_grad_queries(int head, int row) const {
-    const Sequence s = sequence(call_, batch_);
-    constexpr int kRowWarps = kRows / 16 < kTile.warps ? kRows / 16 : kTile.warps;
-    constexpr int kColumnWarps = kTile.warps / kRowWarps;
-    static_assert(kRows == kRowWarps * 16 && kTile.warps == kRowWarps * kColumnWarps);
+  template <bool kFinitePart>
+  __device__ void add_grad_queries(int head, int row, int first) const {
+    constexpr int kRowWarps = kRows / 16, kColumnWarps = kTile.warps / kRowWarps;
+    static_assert(kTile.warps == kRowWarps * kColumnWarps);
     constexpr int kColumnTiles = kHeadDim / 16, kTilesPerWarp = (kColumnTiles + kColumnWarps - 1) / kColumnWarps;
-    const int row_warp = warp() % kRowWarps, column_warp = warp() / kRowWarps;
+    constexpr int kAtOnce = kTilesPerWarp < 4 ? kTilesPerWarp : 2;  // the registers are full of dK and dV
+    const int column_tile = warp() / kRowWarps;
+#pragma unroll 1
+    for (int t = column_tile; t < kColumnTiles; t += kAtOnce * kColumnWarps) {
+      add_grad_queries<kFinitePart, kAtOnce, kColumnWarps>(head, row + warp() % kRowWarps * 16, first,
+                                                           warp() % kRowWarps * 16, t);
+    }
+  }
+
+  /// The same for 16 rows, the one at `row` being `scores_row` of dS, and kTiles x 16 columns: the tiles first_tile,
+  /// first_tile + kStep, ...
+  template <bool kFinitePart, int kTiles, int kStep>
+  __device__ void add_grad_queries(int head, int row, int first, int scores_row, int first_tile) const {
     const FragmentReader<kRows, Fragment::kATrans> scores(scores_tile(), lane());
     const FragmentReader<kHeadDim, Fragment::kBTrans> keys(k_tile(), lane());
-    float sums[kTilesPerWarp][2][4] = {};
-#pragma unroll 2
+    float sums[kTiles][2][4] = {};
+#pragma unroll 1
     for (int j = 0; j < kKeys; j += 16) {
       uint32_t a[4];
-      scores.load(a, j, row_warp * 16);
+      scores.load(a, j, scores_row);
 #pragma unroll
-      for (int t = 0; t < kTilesPerWarp; ++t) {
-        if (kColumnTiles % kColumnWarps != 0 && t * kColumnWarps + column_warp >= kColumnTiles) break;
+      for (int t = 0; t < kTiles; ++t) {
+        if (first_tile + t * kStep >= kHeadDim / 16) break;
         uint32_t b[4];
-        keys.load(b, j, (t * kColumnWarps + column_warp) * 16);
+        keys.load(b, j, (first_tile + t * kStep) * 16);
+        if constexpr (kFinitePart) keep_finite<T>(b);
         Element<T>::mma_m16n8k16(sums[t][0], a, b[0], b[1]);
         Element<T>::mma_m16n8k16(sums[t][1], a, b[2], b[3]);
       }
     }
+    const Sequence s = sequence(call_, batch_);
+    const int i = row + accumulator_row(lane());
+    if constexpr (kFinitePart) {
+      const Visibility visibility(call_, s);
+      const Range seen[2] = {within(visibility.keys_of(i), first, kKeys),
+                             within(visibility.keys_of(i + 8), first, kKeys)};
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        if (first_tile + t * kStep >= kHeadDim / 16) break;
+        mark_seen<T, kHeadDim>(sums[t], shared_, seen, (first_tile + t * kStep) * 16, lane());
+      }
+    }
     float* grad_q = scratch_.grad_q + s.lse_offset(call_, head) * kHeadDim;
 #pragma unroll
-    for (int t = 0; t < kTilesPerWarp; ++t) {
-      const int column = (t * kColumnWarps + column_warp) * 16 + accumulator_column(lane());
-      if (kColumnTiles % kColumnWarps != 0 && column >= kHeadDim) break;
+    for (int t = 0; t < kTiles; ++t) {
+      const int column = (first_tile + t * kStep) * 16 + accumulator_column(lane());
+      if (column >= kHeadDim) break;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const int i = row + row_warp * 16 + r * 8 + accumulator_row(lane());
-        if (i >= s.end_q) continue;
-        float* to = grad_q + static_cast<int64_t>(i) * kHeadDim + column;
+        if (i + r * 8 >= s.end_q) continue;
+        float* to = grad_q + static_cast<int64_t>(i + r * 8) * kHeadDim + column;
         add_pair(to, sums[t][0][2 * r], sums[t][0][2 * r + 1]);
         add_pair(to + 8, sums[t][1][2 * r], sums[t][1][2 * r + 1]);
       }

@@ -8,6 +8,7 @@
 #include "src/attention/cuda/common/tile.cuh"
 #include "src/attention/cuda/sm80/bwd_scratch.h"
 #include "src/attention/cuda/sm80/config.h"
+#include "src/attention/cuda/sm80/nonfinite.cuh"
 
 namespace strobe::cuda::sm80 {
 
@@ -147,7 +148,16 @@ class ImpFlashBwdQ {
       }
     }
     if (masked) hide(ds, 0.0f, warp_row, key);
-    multiply_keys(ds, stage);
+    const unsigned char* k = shared_ + (k_tile(stage) - shared_address_);
+    if (masked && limited(call_) && !all_finite<T, kKeys, kHeadDim>(k, lane())) {
+      const Visibility visibility(call_, sequence(call_, batch_));
+      const int i = warp_row + accumulator_row(lane());
+      const Range seen[2] = {within(visibility.keys_of(i), key, kKeys), within(visibility.keys_of(i + 8), key, kKeys)};
+      mark_seen<T, kHeadDim>(grad_q_, k, seen, 0, lane());
+      multiply_keys<true>(ds, stage);
+    } else {
+      multiply_keys<false>(ds, stage);
+    }
   }
 
   /// products += rows of this warp (16 of Q or dO) times rows of K or V, transposed.
@@ -174,7 +184,8 @@ class ImpFlashBwdQ {
     }
   }
 
-  /// dQ += dS K.
+  /// dQ += dS K, or the finite part of K.
+  template <bool kFinitePart>
   __device__ void multiply_keys(const float (&ds)[kKeys / 8][4], int stage) {
     const FragmentReader<kHeadDim, Fragment::kBTrans> k(k_tile(stage), lane());
 #pragma unroll
@@ -185,6 +196,7 @@ class ImpFlashBwdQ {
       for (int d = 0; d < kHeadDim; d += 16) {
         uint32_t b[4];
         k.load(b, j, d);
+        if constexpr (kFinitePart) keep_finite<T>(b);
         Element<T>::mma_m16n8k16(grad_q_[d / 8], a, b[0], b[1]);
         Element<T>::mma_m16n8k16(grad_q_[d / 8 + 1], a, b[2], b[3]);
       }

@@ -11,6 +11,7 @@
 #include "src/attention/cuda/common/tile.cuh"
 #include "src/attention/cuda/sm80/config.h"
 #include "src/attention/cuda/sm80/kernels.h"
+#include "src/attention/cuda/sm80/nonfinite.cuh"
 
 namespace strobe::cuda::sm80 {
 
@@ -152,7 +153,23 @@ class ImpFlashFwd {
         }
       }
     }
-    multiply_values(scores, stage);
+    const unsigned char* v = shared_ + (v_tile(stage) - shared_address_);
+    if (masked && limited(call_) && !all_finite<T, kKeys, kHeadDim>(v, lane())) {
+      mark_nonfinite(v, warp_row, key);
+      multiply_values<true>(scores, stage);
+    } else {
+      multiply_values<false>(scores, stage);
+    }
+  }
+
+  __device__ void mark_nonfinite(const unsigned char* v, int warp_row, int key) {
+    const Visibility visibility(call_, sequence(call_, batch_));
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+      const int i = warp_row + m * 16 + accumulator_row(lane());
+      const Range seen[2] = {within(visibility.keys_of(i), key, kKeys), within(visibility.keys_of(i + 8), key, kKeys)};
+      mark_seen<T, kHeadDim>(out_[m], v, seen, 0, lane());
+    }
   }
 
   /// scores += Q K^T.
@@ -260,7 +277,8 @@ class ImpFlashFwd {
     }
   }
 
-  /// O += P V.
+  /// O += P V, or the finite part of V.
+  template <bool kFinitePart>
   __device__ void multiply_values(const float (&probabilities)[kRowTiles][kKeys / 8][4], int stage) {
     const FragmentReader<kHeadDim, Fragment::kBTrans> v(v_tile(stage), lane());
 #pragma unroll
@@ -274,6 +292,7 @@ class ImpFlashFwd {
       for (int d = 0; d < kHeadDim; d += 16) {
         uint32_t b[4];
         v.load(b, j, d);
+        if constexpr (kFinitePart) keep_finite<T>(b);
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
           Element<T>::mma_m16n8k16(out_[m][d / 8], a[m], b[0], b[1]);
