@@ -41,8 +41,9 @@ def srun(rank, size):
 
 def start(size, *arguments, launcher=torchrun, **variables):
     port = free_port()
-    outside = {name: value for name, value in os.environ.items() if not re.match("RANK|WORLD|LOCAL|OMPI|SLURM", name)}
-    shared = {**outside, "MASTER_PORT": port, "TEST_RUN": port, "OMP_NUM_THREADS": 1, **variables}
+    outside = {name: value for name, value in os.environ.items()
+               if not re.match("RANK|WORLD|LOCAL|OMPI|SLURM|STROBE_TEST_CUDA", name)}
+    shared = {**outside, "MASTER_PORT": port, "OMP_NUM_THREADS": 1, **variables}
     return [subprocess.Popen([RANKS, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                              env={name: str(value) for name, value in {**shared, **launcher(rank, size)}.items()})
             for rank in range(size)]
@@ -63,8 +64,8 @@ def training(tmp_path):
     """Processes in the middle of a training."""
     started = []
 
-    def start_training(size, *words):
-        started.extend(start(size, "train", tmp_path, *words))
+    def start_training(size, *words, **variables):
+        started.extend(start(size, "train", tmp_path, *words, **variables))
         for process in started:
             assert process.stdout.readline() == "training\n", process.communicate()[1]
         return started
@@ -124,10 +125,22 @@ def test_a_signal_to_one_ends_all(training):
     assert [status for status, _, _ in finish(processes)] == [128 + signal.SIGTERM] * 2
 
 
-@pytest.mark.skipif(not os.environ.get("STROBE_TEST_CUDA"), reason="wants STROBE_TEST_CUDA=1 and two GPUs")
-def test_over_nccl():
-    for status, stdout, stderr in finish(start(2, CUBLAS_WORKSPACE_CONFIG=":4096:8")):
+two_gpus = pytest.mark.skipif(not os.environ.get("STROBE_TEST_CUDA"), reason="wants STROBE_TEST_CUDA=1 and two GPUs")
+
+
+@two_gpus
+def test_nccl_ranks_test_together():
+    for status, stdout, stderr in finish(start(2, STROBE_TEST_CUDA=1)):
         assert status == 0, stdout + stderr
+
+
+@two_gpus
+@pytest.mark.parametrize("lost", [0, 1])
+def test_nccl_names_a_killed_rank(training, lost):
+    processes = training(2, STROBE_TEST_CUDA=1)
+    processes[lost].send_signal(signal.SIGKILL)
+    status, _, stderr = finish(processes)[1 - lost]
+    assert status not in (0, None) and f"rank {lost} of 2 is gone" in stderr, stderr
 
 
 # --- the program -----------------------------------------------------------------------------------------------------

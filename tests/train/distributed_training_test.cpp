@@ -24,7 +24,8 @@ using ::testing::Not;
 /// A folder for each rank: what stands in those of the others shows that only rank 0 writes. They can read its files.
 class Folders {
  public:
-  Folders() : base_(std::filesystem::temp_directory_path() / ("strobe-ranks-" + std::string(std::getenv("TEST_RUN")))) {
+  Folders()
+      : base_(std::filesystem::temp_directory_path() / ("strobe-ranks-" + std::string(std::getenv("MASTER_PORT")))) {
     std::filesystem::create_directories(own());
   }
   ~Folders() {
