@@ -38,7 +38,8 @@ def words(rng, alphabet, count):
 
 def made_text(rng):
     """English, Chinese and what tokenisers leave behind; some words frequent, some once."""
-    vocabulary = words(rng, "abcdefghijklmnopqrstuvwxyz'@-&;", 300) + words(rng, [chr(0x4E00 + i) for i in range(90)], 300)
+    vocabulary = words(rng, "abcdefghijklmnopqrstuvwxyz'@-&;", 300)
+    vocabulary += words(rng, [chr(0x4E00 + i) for i in range(90)], 300)
     weights = [1 / (i + 1) for i in range(len(vocabulary))]
     rng.shuffle(vocabulary)
     return [" ".join(rng.choices(vocabulary, weights, k=rng.randrange(1, 25))) for _ in range(2000)]
@@ -94,7 +95,8 @@ def test_words(tmp_path, size):
         assert answer["ids"] == [python.piece_to_id("\u2581" + token) for token in tokens]
         assert without_repeats(answer["ids"]) == python.encode(probe)
         assert answer["text"] == " ".join("\u2047" if i == UNK else token for i, token in zip(answer["ids"], tokens))
-        assert answer["text"].split() == python.decode(answer["ids"]).split() or any(c.isspace() for c in probe.replace(" ", ""))
+        # SentencePiece puts more spaces around an unknown piece.
+        assert "".join(answer["text"].split()) == "".join(python.decode(answer["ids"]).split())
         unknown += answer["ids"].count(UNK)
     assert unknown > 1000
 
