@@ -12,6 +12,7 @@ import zipfile
 
 import pytest
 import sacrebleu
+from sacrebleu.significance import PairedTest
 
 PROGRAM = os.environ["STROBE_PROGRAM"]
 TYPES = ["dotscale", "flash_attn", "imp_flash_attn"]
@@ -137,6 +138,95 @@ def test_translate_keeps_lines_and_order(runs, tmp_path):
     assert strobe("nmt", "translate", "--model", model, stdin=b"").stdout == b""
 
 
+def test_n_best_lists(runs):
+    model = runs["imp_flash_attn"] / "model.pth"
+    lines = ["one two three", "", "dog", "big red bird sun moon"]
+    stdin = "\n".join(lines).encode()
+    best = strobe("nmt", "translate", "--model", model, "--beam", 4, stdin=stdin).stdout.decode().splitlines()
+    for penalties in ([], ["--length-penalty", 1, "--word-penalty", -0.5]):
+        done = strobe("nmt", "translate", "--model", model, "--beam", 4, "--n-best", 3, *penalties, stdin=stdin)
+        lists = {}
+        for line in done.stdout.decode().splitlines():
+            number, text, features, total = line.split(" ||| ")
+            assert re.fullmatch(rf"F0= {NUMBER}", features)
+            lists.setdefault(int(number), []).append((text, float(features[4:]), float(total)))
+        assert list(lists) == [0, 1, 2, 3] and lists[1] == [("", 0, 0)]
+        for found in lists.values():
+            assert len(found) <= 3 and [total for *_, total in found] == sorted((x[2] for x in found), reverse=True)
+        if not penalties:
+            assert [found[0][0] for found in lists.values()] == best
+            assert all(log_p == total for found in lists.values() for _, log_p, total in found)
+    assert "n_best" in error_of("nmt", "translate", "--model", model, "--beam", 2, "--n-best", 3, status=1)
+
+
+def test_scores_of_given_translations(runs, tmp_path):
+    model = runs["flash_attn"] / "model.pth"
+    pairs = sentences(2200, 1)[2100:2140] + [("one", ""), ("", "一")]
+    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
+    def scores(*options):
+        done = strobe("nmt", "score", "--model", model, "--input", tmp_path / "pairs.tsv", *options)
+        return [[float(x) for x in line.split(" ")] for line in done.stdout.decode().splitlines()]
+    tokens, sums = scores("--per-token", "--batch-size", 3), scores()
+    assert len(tokens) == len(sums) == len(pairs) and len(tokens[40]) == 1  # an empty target is eos alone
+    for values, (total,), (mean,) in zip(tokens, sums, scores("--normalize"), strict=True):
+        assert all(value <= 0 for value in values)
+        assert total == pytest.approx(sum(values), abs=1e-5 * len(values))
+        assert mean == pytest.approx(total / len(values), abs=1e-5)
+    # The model has learnt these: right translations are probable, those of other sentences are not.
+    wrong = "".join(f"{a}\t{pairs[i - 1][1]}\n" for i, (a, _) in enumerate(pairs[:40]) if i).encode()
+    wrong = [float(x) for x in strobe("nmt", "score", "--model", model, stdin=wrong).stdout.split()]
+    assert sum(right > other for (right,), other in zip(sums[1:40], wrong, strict=True)) >= 37
+    assert "line 2: " in error_of("nmt", "score", "--model", model, stdin=b"one\t\xe4\xb8\x80\none\n", status=1)
+    assert "line 1: " in error_of("nmt", "score", "--model", model, stdin=b"one\t\xff\n", status=1)
+
+
+def sacrebleu_line(metric, hypotheses, references, samples=1):
+    score = metric.corpus_score(hypotheses, [references], n_bootstrap=samples)
+    return score.format(width=2, signature=str(metric.get_signature()))
+
+
+def test_scores_of_text_files_are_sacrebleus(tmp_path):
+    rng = random.Random(4)
+    references = ["".join(rng.choices(list(WORDS.values()), k=rng.randint(0, 9))) for _ in range(80)]
+    systems = {name: ["".join(c for c in text if rng.random() > noise) for text in references]
+               for name, noise in (("ours", 0.1), ("theirs", 0.3))}
+    for name, lines in (*systems.items(), ("references", references)):
+        (tmp_path / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    files = ["--reference", tmp_path / "references", "--hypothesis", tmp_path / "ours"]
+    metrics = {"bleu": sacrebleu.BLEU(tokenize="zh"), "chrf": sacrebleu.CHRF(), "chrf++": sacrebleu.CHRF(word_order=2)}
+
+    lines = strobe("nmt", "test", *files, "--metrics", "bleu,chrf,chrf++").stdout.decode().splitlines()
+    assert lines == [sacrebleu_line(metric, systems["ours"], references) for metric in metrics.values()]
+    done = strobe("nmt", "test", *files, "--confidence", "--compare", tmp_path / "theirs").stdout.decode()
+    expected = [sacrebleu_line(metrics[name], systems["ours"], references, 1000) for name in ("bleu", "chrf")]
+    assert done.splitlines()[:2] == expected
+    for name in ("bleu", "chrf"):
+        _, scores = PairedTest([("theirs", systems["theirs"]), ("ours", systems["ours"])], {name: metrics[name]},
+                               [references], "bs", 1000)()
+        theirs, ours = next(results for key, results in scores.items() if key != "System")
+        for role, result in (("baseline", theirs), ("system  ", ours)):
+            assert f"{role} {result.score:.2f} ({result.mean:.2f} ± {result.ci:.2f})" in done
+        assert f"p = {ours.p_value:.4f}" in done
+    (tmp_path / "short").write_text("一\n", encoding="utf-8")
+    text = error_of("nmt", "test", "--reference", tmp_path / "references", "--hypothesis", tmp_path / "short", status=1)
+    assert "1 and 80" in text
+    assert "--compare" in error_of("nmt", "test", *files, "--compare", tmp_path / "nothing", status=1)
+    error_of("nmt", "test", "--reference", tmp_path / "references", status=2)
+
+
+def test_two_text_files_are_a_test_set(runs, data, tmp_path):
+    pairs = sentences(2200, 1)[2100:]
+    for name, side in (("source", 0), ("reference", 1)):
+        (tmp_path / name).write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
+    model = runs["dotscale"] / "model.pth"
+    options = ["--model", model, "--output", tmp_path / "output.txt", "--device", "cpu"]
+    by_files = strobe("nmt", "test", *options, "--source", tmp_path / "source", "--reference", tmp_path / "reference",
+                      "--compare", runs["flash_attn"] / "model.pth").stdout.decode()
+    by_part = strobe("nmt", "test", *options, "--data", data).stdout.decode()
+    assert by_files.startswith(by_part) and "paired bootstrap" in by_files
+    assert re.search(r"^Test loss: .*\nBLEU\|nrefs:1\|case:mixed\|eff:no\|tok:zh.*\nchrF2\|nrefs:1", by_part)
+
+
 def test_the_checkpoint_is_pythons(runs):
     import torch
 
@@ -155,8 +245,12 @@ def test_resume_needs_its_file_and_ends_as_the_whole_run(data, tmp_path):
     tail = [[re.sub(STAMP + r"|time: .*", "", line) for line in lines_of(tmp_path / name)
              if re.search("Epoch: 2|Test loss", line)][-3:] for name in ("whole", "parts")]
     assert tail[0] == tail[1] and tail[0][0].startswith("Epoch: 2, loss")
-    text = error_of("nmt", "train", *short, "--out", tmp_path / "none", "--resume", tmp_path / "missing.pt", status=1)
-    assert "missing.pt" in text
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole/last.pt").read_bytes()[:5000])
+    nowhere = [*MODEL, "--data", tmp_path / "nowhere", "--out", tmp_path / "none", "--device", "cpu"]
+    for name, reason in (("missing.pt", "no such file"), ("cut.pt", "truncated"), ("whole/train.log", "truncated")):
+        text = error_of("nmt", "train", *nowhere, "--resume", tmp_path / name, status=1)
+        assert name in text and reason in text and "nowhere" not in text
+    assert not (tmp_path / "none").exists()
 
 
 def test_wrong_words_are_reported_before_missing_files(tmp_path):
