@@ -5,6 +5,8 @@ namespace strobe::cuda::sm80 {
 
 inline constexpr int kSharedMemory = 99 * 1024;  // of a block, on sm_86, sm_89 and sm_120; sm_80 has 163, sm_90 227 KB
 
+inline constexpr int kLargeSharedMemory = 163 * 1024;  // of sm_80
+
 inline constexpr float kLog2E = 1.4426950408889634f;
 
 /// The forward's tile: kWarps warps of kRowTiles x 16 query rows each, against kKeys keys at a time in kStages buffers.
@@ -25,20 +27,25 @@ constexpr FwdTile fwd_tile(int head_dim, bool dropout) {
   return {4, 1, 32, false};
 }
 
-/// The tile of the backward's pass over keys: 16 keys a warp, `rows` queries at a time in two buffers.
+/// The tile of the backward's pass over keys: key_tiles x 16 keys a warp, `rows` queries at a time in two buffers.
 struct BwdKvTile {
-  int warps, rows;
+  int warps, key_tiles, rows;
 
-  constexpr int keys() const { return warps * 16; }
+  constexpr int keys() const { return warps * key_tiles * 16; }
+  constexpr bool operator==(const BwdKvTile&) const = default;
   constexpr int threads() const { return warps * 32; }
 };
 
-// A head dim of 256 leaves registers for one of dK and dV, and shared memory for few queries.
-constexpr BwdKvTile bwd_kv_tile(int head_dim) {
-  if (head_dim <= 80) return {8, 64};
-  if (head_dim <= 96) return {8, 32};
-  if (head_dim <= 128) return {4, 32};
-  return {4, 16};
+// Reading fragments from shared memory is the limit: two key tiles a warp halve those of Q and dO, where dK and dV
+// leave the registers. A head dim of 256 leaves them for one of dK and dV, and shared memory for few queries.
+// `large`: for devices with kLargeSharedMemory.
+constexpr BwdKvTile bwd_kv_tile(int head_dim, bool large) {
+  if (head_dim <= 32) return {8, 1, 64};
+  if (head_dim <= 64) return {4, 2, 64};
+  if (head_dim <= 80) return {8, 1, 64};
+  if (head_dim <= 96) return {8, 1, large ? 64 : 32};
+  if (head_dim <= 128) return large ? BwdKvTile{8, 1, 64} : BwdKvTile{4, 1, 32};
+  return {4, 1, 16};
 }
 
 /// Whether the pass over keys has registers for dQ too.

@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "src/attention/cuda/device.h"
 #include "src/attention/cuda/sm80/config.h"
 #include "src/attention/cuda/sm80/kernels.h"
 
@@ -16,7 +17,7 @@ constexpr std::size_t kAlignment = 256;
 struct Instance {
   int head_dim;
   void (*fwd)(const FwdCall&, void* stream);
-  void (*bwd)(const BwdCall&, const BwdScratch&, void* stream);
+  void (*bwd)(const BwdCall&, const BwdScratch&, int shared_memory, void* stream);
 };
 
 template <class T, std::size_t... kIndices>
@@ -58,7 +59,7 @@ void bwd(const AttentionBwdParams& p) {
   auto* const begin = static_cast<std::byte*>(p.workspace);
   const BwdScratch scratch{reinterpret_cast<RowStats*>(begin),
                            sums_queries(p) ? reinterpret_cast<float*>(begin + stats_bytes(p)) : nullptr};
-  instance(p).bwd(to_call(p), scratch, p.stream);
+  instance(p).bwd(to_call(p), scratch, active_device().shared_memory, p.stream);
 }
 
 }  // namespace

@@ -14,15 +14,15 @@ namespace strobe::cuda::sm80 {
 template <class T, int kHeadDim>
 class ImpFlashBwd {
  public:
-  static void run(const BwdCall& call, const BwdScratch& scratch, void* stream) {
-    const ImpFlashBwd passes(call, scratch, stream);
+  static void run(const BwdCall& call, const BwdScratch& scratch, int shared_memory, void* stream) {
+    const ImpFlashBwd passes(call, scratch, shared_memory, stream);
     passes.rows(bwd_stats_kernel<T, kHeadDim>);
     call.rng_state == nullptr ? passes.template main<false>() : passes.template main<true>();
   }
 
  private:
-  ImpFlashBwd(const BwdCall& call, const BwdScratch& scratch, void* stream)
-      : call_(call), scratch_(scratch), stream_(stream) {}
+  ImpFlashBwd(const BwdCall& call, const BwdScratch& scratch, int shared_memory, void* stream)
+      : call_(call), scratch_(scratch), shared_memory_(shared_memory), stream_(stream) {}
 
   void rows(void (*kernel)(BwdCall, BwdScratch)) const {
     launch("attention_backward", kernel, RowPlace::num_blocks(call_), kRowThreads, 0, stream_, call_, scratch_);
@@ -30,8 +30,18 @@ class ImpFlashBwd {
 
   template <KvPass kPass, bool kDropout>
   void keys() const {
-    using Kernel = ImpFlashBwdKv<T, kHeadDim, bwd_kv_tile(kHeadDim), kPass, kDropout>;
+    constexpr BwdKvTile kSmall = bwd_kv_tile(kHeadDim, false), kLarge = bwd_kv_tile(kHeadDim, true);
+    if constexpr (kSmall != kLarge) {
+      if (shared_memory_ >= kLargeSharedMemory) return keys<ImpFlashBwdKv<T, kHeadDim, kLarge, kPass, kDropout>>();
+    }
+    using Kernel = ImpFlashBwdKv<T, kHeadDim, kSmall, kPass, kDropout>;
     static_assert(Kernel::kSharedBytes <= kSharedMemory);
+    keys<Kernel>();
+  }
+
+  template <class Kernel>
+  void keys() const {
+    static_assert(Kernel::kSharedBytes <= kLargeSharedMemory);
     launch("attention_backward", imp_flash_bwd_kv_kernel<Kernel>, Kernel::num_blocks(call_), Kernel::kThreads,
            Kernel::kSharedBytes, stream_, call_, scratch_);
   }
@@ -61,12 +71,13 @@ class ImpFlashBwd {
 
   const BwdCall& call_;
   const BwdScratch& scratch_;
+  int shared_memory_;
   void* stream_;
 };
 
 template <class T, int kHeadDim>
-void imp_flash_bwd(const BwdCall& call, const BwdScratch& scratch, void* stream) {
-  ImpFlashBwd<T, kHeadDim>::run(call, scratch, stream);
+void imp_flash_bwd(const BwdCall& call, const BwdScratch& scratch, int shared_memory, void* stream) {
+  ImpFlashBwd<T, kHeadDim>::run(call, scratch, shared_memory, stream);
 }
 
 }  // namespace strobe::cuda::sm80

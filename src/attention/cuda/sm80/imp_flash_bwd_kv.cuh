@@ -25,9 +25,10 @@ enum class KvPass {
 template <class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
 class ImpFlashBwdKv {
  public:
+  static constexpr int kKeyTiles = kTile.key_tiles, kWarpKeys = kKeyTiles * 16;
   static constexpr int kKeys = kTile.keys(), kRows = kTile.rows, kThreads = kTile.threads();
   // Rows whose scores are in registers at once.
-  static constexpr int kStrip = kRows < 32 || (kHeadDim > 96 && kDropout) ? 16 : 32;
+  static constexpr int kStrip = kRows < 32 || ((kHeadDim > 96 || kKeyTiles > 1) && kDropout) ? 16 : 32;
   using Layout = TileLayout<kHeadDim>;
   using ScoreLayout = TileLayout<kRows>;  // dS^T
   static constexpr bool kWithKeys = kPass != KvPass::kValues, kWithValues = kPass != KvPass::kKeys;
@@ -73,9 +74,13 @@ class ImpFlashBwdKv {
   }
 
  private:
-  // Fragments of K and V that stay in registers; the others are read again for every tile of queries.
-  static constexpr bool kKeepsK = kHeadDim <= 64, kKeepsV = kWithKeys && kHeadDim <= 64;
-  static constexpr int kFragments = kHeadDim / 16;
+  // Whether the fragments of K and V stay in registers; else they are read again for every strip.
+  static constexpr bool kKeepsFragments = kKeyTiles == 1 && kHeadDim <= 64;
+  static constexpr int kKeptFragments = kKeepsFragments ? kHeadDim / 16 : 1;
+  using KeyFragments = uint32_t[kKeyTiles][4];
+  using Scores = float[kKeyTiles][kStrip / 8][4];      // of S^T and its kin
+  using Rounded = uint32_t[kKeyTiles][kStrip / 8][2];  // pairs of columns of the lane's two rows, an A fragment's order
+  using Gradient = float[kKeyTiles][kHeadDim / 8][4];
 
   static __host__ __device__ int num_tiles(const BwdCall& call) { return max(1, (call.seqlen_k + kKeys - 1) / kKeys); }
   static __device__ int thread() { return static_cast<int>(threadIdx.x); }
@@ -129,9 +134,7 @@ class ImpFlashBwdKv {
     load_queries(rows, head, row, 0);
     cp_async_commit();
 
-    const int warp_key = first + warp() * 16;
-    const Range some = visibility.rows_of_keys(warp_key, warp_key + 16);
-    const Range all = warp_key + 16 <= s.end_k ? visibility.rows_of_all_keys(warp_key, warp_key + 16) : Range{0, 0};
+    const int warp_key = first + warp() * kWarpKeys;
     start();
     bool k_finite = true;
     if (kWithQueries && limited(call_)) {
@@ -149,16 +152,7 @@ class ImpFlashBwdKv {
       __syncthreads();  // the stage has arrived, and nobody reads the other one any more
       if (next_head < (head_k_ + 1) * call_.group()) load_queries(rows, next_head, next_row, stage ^ 1);
       cp_async_commit();
-#pragma unroll 1
-      for (int strip = 0; strip < kRows; strip += kStrip) {
-        const int strip_row = row + strip;
-        if (strip_row < some.end && strip_row + kStrip > some.begin) {
-          step(stage, head, row, strip, warp_key, strip_row < all.begin || strip_row + kStrip > all.end);
-        } else if constexpr (kWithQueries) {
-          const float zeros[kStrip / 8][4] = {};
-          store_scores(zeros, strip);
-        }
-      }
+      add_tile(stage, head, row, warp_key);
       if constexpr (kWithQueries) {
         __syncthreads();  // dS of all keys is there
         k_finite ? add_grad_queries<false>(head, row, first) : add_grad_queries<true>(head, row, first);
@@ -168,42 +162,61 @@ class ImpFlashBwdKv {
     }
   }
 
+  /// What the rows of one tile of queries add to the warp's dK and dV.
+  __device__ void add_tile(int stage, int head, int row, int warp_key) {
+    const Visibility visibility(call_, sequence(call_, batch_));
+    const Range some = visibility.rows_of_keys(warp_key, warp_key + kWarpKeys);
+    const Range all = warp_key + kWarpKeys <= visibility.end_k
+                          ? visibility.rows_of_all_keys(warp_key, warp_key + kWarpKeys)
+                          : Range{0, 0};
+#pragma unroll 1
+    for (int strip = 0; strip < kRows; strip += kStrip) {
+      const int strip_row = row + strip;
+      if (strip_row < some.end && strip_row + kStrip > some.begin) {
+        step(stage, head, row, strip, warp_key, strip_row < all.begin || strip_row + kStrip > all.end);
+      } else if constexpr (kWithQueries) {
+        const Rounded zeros = {};
+        store_scores(zeros, strip);
+      }
+    }
+  }
+
   __device__ void start() {
 #pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) {
+    for (int m = 0; m < kKeyTiles; ++m) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        if constexpr (kWithKeys) grad_k_[n][e] = 0.0f;
-        if constexpr (kWithValues) grad_v_[n][e] = 0.0f;
+      for (int n = 0; n < kHeadDim / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if constexpr (kWithKeys) grad_k_[m][n][e] = 0.0f;
+          if constexpr (kWithValues) grad_v_[m][n][e] = 0.0f;
+        }
       }
     }
-    if constexpr (kKeepsK) {
+    if constexpr (kKeepsFragments) {
       cp_async_wait<0>();
       __syncthreads();
-      const FragmentReader<kHeadDim, Fragment::kA> k(k_tile(), lane(), warp() * 16), v(v_tile(), lane(), warp() * 16);
 #pragma unroll
       for (int d = 0; d < kHeadDim; d += 16) {
-        k.load(k_[d / 16], 0, d);
-        if constexpr (kKeepsV) v.load(v_[d / 16], 0, d);
+        read_keys(k_[d / 16], k_tile(), d);
+        if constexpr (kWithKeys) read_keys(v_[d / 16], v_tile(), d);
       }
     }
+  }
+
+  __device__ void read_keys(KeyFragments& a, uint32_t tile, int column) const {
+    const FragmentReader<kHeadDim, Fragment::kA> keys(tile, lane(), warp() * kWarpKeys);
+#pragma unroll
+    for (int m = 0; m < kKeyTiles; ++m) keys.load(a[m], m * 16, column);
   }
 
   __device__ void step(int stage, int head, int tile_row, int strip, int warp_key, bool masked) {
     const int row = tile_row + strip;
     const uint32_t q = q_tile(stage) + Layout::bytes(strip), grad_out = grad_out_tile(stage) + Layout::bytes(strip);
-    float p[kStrip / 8][4] = {};
-    multiply_transposed<kKeepsK>(p, k_, k_tile(), q);
     const auto* stats =
         reinterpret_cast<const float4*>(shared_ + (stats_tile(stage) - shared_address_)) + strip / 2 + lane() % 4;
-    const float to_exponent = call_.softmax_scale * kLog2E;
-#pragma unroll
-    for (int n = 0; n < kStrip / 8; ++n) {
-      const float4 two = stats[n * 4];  // of the rows of the accumulator's two columns
-#pragma unroll
-      for (int e = 0; e < 4; ++e) p[n][e] = exp2_approx(fmaf(p[n][e], to_exponent, e % 2 == 0 ? two.x : two.z));
-    }
-    if (masked) hide(p, row, warp_key);  // after the exponential: the LSE of a row that sees other keys may be NaN
+    Rounded p;
+    exponentiate(p, stats, q, row, warp_key, masked);
     uint32_t kept[kStrip / 16];
     if constexpr (kDropout) {
       const Dropout dropout(call_, batch_, head);
@@ -211,65 +224,119 @@ class ImpFlashBwdKv {
       for (int n = 0; n < kStrip / 16; ++n) {
         kept[n] = dropout.kept_of_transpose(row + n * 16 + accumulator_column(lane()),
                                             warp_key / 32 * 32 + accumulator_row(lane())) >>
-                  (warp_key / 16 % 2 * 8);
+                  (warp_key % 32 / 16 * 8);
       }
     }
     if constexpr (kWithKeys) {
-      float ds[kStrip / 8][4] = {};
-      multiply_transposed<kKeepsV>(ds, v_, v_tile(), grad_out);
-      if constexpr (kDropout) drop(ds, kept, dropout_scale(call_.dropout_threshold));
-#pragma unroll
-      for (int n = 0; n < kStrip / 8; ++n) {
-        const float4 two = stats[n * 4];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) ds[n][e] = p[n][e] * (ds[n][e] - (e % 2 == 0 ? two.y : two.w));
-      }
-      if (masked) hide(ds, row, warp_key);
+      Rounded ds;
+      differentiate(ds, p, kept, stats, grad_out, row, warp_key, masked);
       if constexpr (kWithQueries) store_scores(ds, strip);
       add_product(grad_k_, ds, q, row, warp_key, masked);
     }
     if constexpr (kWithValues) {
-      if constexpr (kDropout) drop(p, kept, 1.0f);
+      if constexpr (kDropout) drop(p, kept);
       add_product(grad_v_, p, grad_out, row, warp_key, masked);
     }
   }
 
-  /// scores += keys of this warp (16 rows of K or V) times rows of Q or dO, transposed.
-  template <bool kKept>
-  __device__ void multiply_transposed(float (&scores)[kStrip / 8][4],
-                                      const uint32_t (&fragments)[kKept ? kFragments : 1][4], uint32_t keys_tile,
+  /// P^T of the strip.
+  __device__ void exponentiate(Rounded& p, const float4* stats, uint32_t q, int row, int warp_key, bool masked) const {
+    Scores x = {};
+    multiply_transposed(x, k_, k_tile(), q);
+    const float to_exponent = call_.softmax_scale * kLog2E;
+#pragma unroll
+    for (int n = 0; n < kStrip / 8; ++n) {
+      const float4 two = stats[n * 4];  // of the rows of the accumulators' two columns
+#pragma unroll
+      for (int m = 0; m < kKeyTiles; ++m) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          x[m][n][e] = exp2_approx(fmaf(x[m][n][e], to_exponent, e % 2 == 0 ? two.x : two.z));
+        }
+      }
+    }
+    if (masked) hide(x, row, warp_key);  // after the exponential: the LSE of a row that sees other keys may be NaN
+    round(p, x);
+  }
+
+  /// dS^T of the strip. P is taken as it was rounded, which leaves registers.
+  __device__ void differentiate(Rounded& ds, const Rounded& p, const uint32_t (&kept)[kStrip / 16], const float4* stats,
+                                uint32_t grad_out, int row, int warp_key, bool masked) const {
+    Scores x = {};
+    multiply_transposed(x, v_, v_tile(), grad_out);
+    const float scale = kDropout ? dropout_scale(call_.dropout_threshold) : 1.0f;
+#pragma unroll
+    for (int n = 0; n < kStrip / 8; ++n) {
+      const float4 two = stats[n * 4];
+#pragma unroll
+      for (int m = 0; m < kKeyTiles; ++m) {
+        const float2 top = Element<T>::unpack(p[m][n][0]), bottom = Element<T>::unpack(p[m][n][1]);
+        const float p_of[4] = {top.x, top.y, bottom.x, bottom.y};
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if constexpr (kDropout) x[m][n][e] = stays(kept, m, n, e) ? x[m][n][e] * scale : 0.0f;
+          x[m][n][e] = p_of[e] * (x[m][n][e] - (e % 2 == 0 ? two.y : two.w));
+        }
+      }
+    }
+    if (masked) hide(x, row, warp_key);
+    round(ds, x);
+  }
+
+  static __device__ void round(Rounded& to, const Scores& from) {
+#pragma unroll
+    for (int m = 0; m < kKeyTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kStrip / 8; ++n) {
+        to[m][n][0] = Element<T>::pack(from[m][n][0], from[m][n][1]);
+        to[m][n][1] = Element<T>::pack(from[m][n][2], from[m][n][3]);
+      }
+    }
+  }
+
+  static __device__ bool stays(const uint32_t (&kept)[kStrip / 16], int m, int n, int e) {
+    return (kept[n / 2] >> (8 * m + n % 2 * 4 + e) & 1) != 0;
+  }
+
+  /// scores += keys of this warp (rows of K or V) times rows of Q or dO, transposed.
+  __device__ void multiply_transposed(Scores& scores, const KeyFragments (&kept)[kKeptFragments], uint32_t keys_tile,
                                       uint32_t rows_tile) const {
-    const FragmentReader<kHeadDim, Fragment::kA> keys(keys_tile, lane(), warp() * 16);
     const FragmentReader<kHeadDim, Fragment::kB> rows(rows_tile, lane());
     // More at once would only fill the registers with fragments read ahead.
-    constexpr int kUnroll = kKept ? kFragments : 2;
+    constexpr int kUnroll = kKeepsFragments ? kHeadDim / 16 : 1;
 #pragma unroll kUnroll
     for (int d = 0; d < kHeadDim; d += 16) {
-      uint32_t a[4];
-      if constexpr (kKept) {
+      KeyFragments a;
+      if constexpr (kKeepsFragments) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = fragments[d / 16][i];
+        for (int i = 0; i < 4 * kKeyTiles; ++i) a[i / 4][i % 4] = kept[d / 16][i / 4][i % 4];
       } else {
-        keys.load(a, 0, d);
+        read_keys(a, keys_tile, d);
       }
 #pragma unroll
       for (int n = 0; n < kStrip; n += 16) {
         uint32_t b[4];
         rows.load(b, n, d);
-        Element<T>::mma_m16n8k16(scores[n / 8], a, b[0], b[1]);
-        Element<T>::mma_m16n8k16(scores[n / 8 + 1], a, b[2], b[3]);
+#pragma unroll
+        for (int m = 0; m < kKeyTiles; ++m) {
+          Element<T>::mma_m16n8k16(scores[m][n / 8], a[m], b[0], b[1]);
+          Element<T>::mma_m16n8k16(scores[m][n / 8 + 1], a[m], b[2], b[3]);
+        }
       }
     }
   }
 
-  /// gradient += left (P^T or dS^T, 16 keys by kStrip) times rows of dO or Q.
-  __device__ void add_product(float (&gradient)[kHeadDim / 8][4], const float (&left)[kStrip / 8][4],
-                              uint32_t rows_tile, int row, int warp_key, bool masked) const {
+  /// gradient += left (P^T or dS^T, the warp's keys by kStrip) times rows of dO or Q.
+  __device__ void add_product(Gradient& gradient, const Rounded& left, uint32_t rows_tile, int row, int warp_key,
+                              bool masked) const {
     const unsigned char* rows = shared_ + (rows_tile - shared_address_);
     if (masked && limited(call_) && !all_finite<T, kStrip, kHeadDim>(rows, lane())) {
-      const int j = warp_key + accumulator_row(lane());
-      const Range seen[2] = {within(rows_of(j), row, kStrip), within(rows_of(j + 8), row, kStrip)};
-      mark_seen<T, kHeadDim>(gradient, rows, seen, 0, lane());
+#pragma unroll
+      for (int m = 0; m < kKeyTiles; ++m) {
+        const int j = warp_key + m * 16 + accumulator_row(lane());
+        const Range seen[2] = {within(rows_of(j), row, kStrip), within(rows_of(j + 8), row, kStrip)};
+        mark_seen<T, kHeadDim>(gradient[m], rows, seen, 0, lane());
+      }
       multiply<true>(gradient, left, rows_tile);
     } else {
       multiply<false>(gradient, left, rows_tile);
@@ -283,56 +350,73 @@ class ImpFlashBwdKv {
   }
 
   template <bool kFinitePart>
-  __device__ void multiply(float (&gradient)[kHeadDim / 8][4], const float (&left)[kStrip / 8][4],
-                           uint32_t rows_tile) const {
+  __device__ void multiply(Gradient& gradient, const Rounded& left, uint32_t rows_tile) const {
     const FragmentReader<kHeadDim, Fragment::kBTrans> rows(rows_tile, lane());
 #pragma unroll
     for (int i = 0; i < kStrip; i += 16) {
-      uint32_t a[4];
-      accumulators_to_a<T>(a, left[i / 8], left[i / 8 + 1]);
+      KeyFragments a;
+#pragma unroll
+      for (int m = 0; m < kKeyTiles; ++m) {
+#pragma unroll
+        for (int word = 0; word < 4; ++word) a[m][word] = left[m][i / 8 + word / 2][word % 2];
+      }
 #pragma unroll
       for (int d = 0; d < kHeadDim; d += 16) {
         uint32_t b[4];
         rows.load(b, i, d);
         if constexpr (kFinitePart) keep_finite<T>(b);
-        Element<T>::mma_m16n8k16(gradient[d / 8], a, b[0], b[1]);
-        Element<T>::mma_m16n8k16(gradient[d / 8 + 1], a, b[2], b[3]);
-      }
-    }
-  }
-
-  /// Zeros for what is not visible.
-  __device__ void hide(float (&x)[kStrip / 8][4], int row, int warp_key) const {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const Range visible = rows_of(warp_key + half * 8 + accumulator_row(lane()));
-#pragma unroll
-      for (int n = 0; n < kStrip / 8; ++n) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const int i = row + n * 8 + accumulator_column(lane()) + c;
-          if (i < visible.begin || i >= visible.end) x[n][2 * half + c] = 0.0f;
+        for (int m = 0; m < kKeyTiles; ++m) {
+          Element<T>::mma_m16n8k16(gradient[m][d / 8], a[m], b[0], b[1]);
+          Element<T>::mma_m16n8k16(gradient[m][d / 8 + 1], a[m], b[2], b[3]);
         }
       }
     }
   }
 
-  static __device__ void drop(float (&x)[kStrip / 8][4], const uint32_t (&kept)[kStrip / 16], float scale) {
+  /// Zeros for what is not visible.
+  __device__ void hide(Scores& x, int row, int warp_key) const {
 #pragma unroll
-    for (int n = 0; n < kStrip / 8; ++n) {
+    for (int m = 0; m < kKeyTiles; ++m) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) x[n][e] = (kept[n / 2] >> (n % 2 * 4 + e) & 1) != 0 ? x[n][e] * scale : 0.0f;
+      for (int half = 0; half < 2; ++half) {
+        const Range visible = rows_of(warp_key + m * 16 + half * 8 + accumulator_row(lane()));
+#pragma unroll
+        for (int n = 0; n < kStrip / 8; ++n) {
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            const int i = row + n * 8 + accumulator_column(lane()) + c;
+            if (i < visible.begin || i >= visible.end) x[m][n][2 * half + c] = 0.0f;
+          }
+        }
+      }
     }
   }
 
-  __device__ void store_scores(const float (&ds)[kStrip / 8][4], int strip) const {
+  static __device__ void drop(Rounded& x, const uint32_t (&kept)[kStrip / 16]) {
 #pragma unroll
-    for (int n = 0; n < kStrip / 8; ++n) {
+    for (int m = 0; m < kKeyTiles; ++m) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int key = warp() * 16 + half * 8 + accumulator_row(lane());
-        *reinterpret_cast<uint32_t*>(shared_ + kScoresBegin + ScoreLayout::offset(key, strip / 8 + n) +
-                                     lane() % 4 * 4) = Element<T>::pack(ds[n][2 * half], ds[n][2 * half + 1]);
+      for (int n = 0; n < kStrip / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (!stays(kept, m, n, e)) x[m][n][e / 2] &= e % 2 == 0 ? 0xFFFF0000u : 0x0000FFFFu;
+        }
+      }
+    }
+  }
+
+  __device__ void store_scores(const Rounded& ds, int strip) const {
+#pragma unroll
+    for (int m = 0; m < kKeyTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kStrip / 8; ++n) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int key = warp() * kWarpKeys + m * 16 + half * 8 + accumulator_row(lane());
+          *reinterpret_cast<uint32_t*>(shared_ + kScoresBegin + ScoreLayout::offset(key, strip / 8 + n) +
+                                       lane() % 4 * 4) = ds[m][n][half];
+        }
       }
     }
   }
@@ -349,83 +433,88 @@ class ImpFlashBwdKv {
   /// dS K of the tile, added to the sums in memory. The warps are spread over the tile's rows and then its columns.
   template <bool kFinitePart>
   __device__ void add_grad_queries(int head, int row, int first) const {
-    constexpr int kRowWarps = kRows / 16, kColumnWarps = kTile.warps / kRowWarps;
+    constexpr int kRowTiles = kKeyTiles, kRowWarps = kRows / (16 * kRowTiles), kColumnWarps = kTile.warps / kRowWarps;
     static_assert(kTile.warps == kRowWarps * kColumnWarps);
     constexpr int kColumnTiles = kHeadDim / 16, kTilesPerWarp = (kColumnTiles + kColumnWarps - 1) / kColumnWarps;
     constexpr int kAtOnce = kTilesPerWarp < 4 ? kTilesPerWarp : 2;  // the registers are full of dK and dV
-    const int column_tile = warp() / kRowWarps;
+    const int scores_row = warp() % kRowWarps * 16 * kRowTiles;
 #pragma unroll 1
-    for (int t = column_tile; t < kColumnTiles; t += kAtOnce * kColumnWarps) {
-      add_grad_queries<kFinitePart, kAtOnce, kColumnWarps>(head, row + warp() % kRowWarps * 16, first,
-                                                           warp() % kRowWarps * 16, t);
+    for (int t = warp() / kRowWarps; t < kColumnTiles; t += kAtOnce * kColumnWarps) {
+      add_grad_queries<kFinitePart, kRowTiles, kAtOnce, kColumnWarps>(head, row + scores_row, first, scores_row, t);
     }
   }
 
-  /// The same for 16 rows, the one at `row` being `scores_row` of dS, and kTiles x 16 columns: the tiles first_tile,
-  /// first_tile + kStep, ...
-  template <bool kFinitePart, int kTiles, int kStep>
+  /// The same for kRowTiles x 16 rows, the one at `row` being `scores_row` of dS, and kTiles x 16 columns: the tiles
+  /// first_tile, first_tile + kStep, ...
+  template <bool kFinitePart, int kRowTiles, int kTiles, int kStep>
   __device__ void add_grad_queries(int head, int row, int first, int scores_row, int first_tile) const {
     const FragmentReader<kRows, Fragment::kATrans> scores(scores_tile(), lane());
     const FragmentReader<kHeadDim, Fragment::kBTrans> keys(k_tile(), lane());
-    float sums[kTiles][2][4] = {};
-#pragma unroll 1
+    float sums[kRowTiles][kTiles][2][4] = {};
+#pragma unroll 2
     for (int j = 0; j < kKeys; j += 16) {
-      uint32_t a[4];
-      scores.load(a, j, scores_row);
+      uint32_t a[kRowTiles][4];
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) scores.load(a[m], j, scores_row + m * 16);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
         if (first_tile + t * kStep >= kHeadDim / 16) break;
         uint32_t b[4];
         keys.load(b, j, (first_tile + t * kStep) * 16);
         if constexpr (kFinitePart) keep_finite<T>(b);
-        Element<T>::mma_m16n8k16(sums[t][0], a, b[0], b[1]);
-        Element<T>::mma_m16n8k16(sums[t][1], a, b[2], b[3]);
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+          Element<T>::mma_m16n8k16(sums[m][t][0], a[m], b[0], b[1]);
+          Element<T>::mma_m16n8k16(sums[m][t][1], a[m], b[2], b[3]);
+        }
       }
     }
     const Sequence s = sequence(call_, batch_);
-    const int i = row + accumulator_row(lane());
-    if constexpr (kFinitePart) {
-      const Visibility visibility(call_, s);
-      const Range seen[2] = {within(visibility.keys_of(i), first, kKeys),
-                             within(visibility.keys_of(i + 8), first, kKeys)};
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        if (first_tile + t * kStep >= kHeadDim / 16) break;
-        mark_seen<T, kHeadDim>(sums[t], shared_, seen, (first_tile + t * kStep) * 16, lane());
-      }
-    }
     float* grad_q = scratch_.grad_q + s.lse_offset(call_, head) * kHeadDim;
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const int column = (first_tile + t * kStep) * 16 + accumulator_column(lane());
-      if (column >= kHeadDim) break;
+    for (int m = 0; m < kRowTiles; ++m) {
+      const int i = row + m * 16 + accumulator_row(lane());
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        if (i + r * 8 >= s.end_q) continue;
-        float* to = grad_q + static_cast<int64_t>(i + r * 8) * kHeadDim + column;
-        add_pair(to, sums[t][0][2 * r], sums[t][0][2 * r + 1]);
-        add_pair(to + 8, sums[t][1][2 * r], sums[t][1][2 * r + 1]);
+      for (int t = 0; t < kTiles; ++t) {
+        const int column = (first_tile + t * kStep) * 16;
+        if (column >= kHeadDim) break;
+        if constexpr (kFinitePart) {
+          const Visibility visibility(call_, s);
+          const Range seen[2] = {within(visibility.keys_of(i), first, kKeys),
+                                 within(visibility.keys_of(i + 8), first, kKeys)};
+          mark_seen<T, kHeadDim>(sums[m][t], shared_, seen, column, lane());
+        }
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          if (i + r * 8 >= s.end_q) continue;
+          float* to = grad_q + static_cast<int64_t>(i + r * 8) * kHeadDim + column + accumulator_column(lane());
+          add_pair(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
+          add_pair(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
+        }
       }
     }
   }
 
   /// Rounds the warp's rows of a gradient, through its rows of a tile for stores of 16 bytes.
-  __device__ void write(const Strided& t, const float (&gradient)[kHeadDim / 8][4], float scale, int first,
-                        int tile_begin) const {
+  __device__ void write(const Strided& t, const Gradient& gradient, float scale, int first, int tile_begin) const {
     const Sequence s = sequence(call_, batch_);
-    unsigned char* staging = shared_ + tile_begin + Layout::bytes(warp() * 16);
+    unsigned char* staging = shared_ + tile_begin + Layout::bytes(warp() * kWarpKeys);
 #pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) {
+    for (int m = 0; m < kKeyTiles; ++m) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        *reinterpret_cast<uint32_t*>(staging + Layout::offset(r * 8 + accumulator_row(lane()), n) + lane() % 4 * 4) =
-            Element<T>::pack(gradient[n][2 * r] * scale, gradient[n][2 * r + 1] * scale);
+      for (int n = 0; n < kHeadDim / 8; ++n) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const int row = m * 16 + r * 8 + accumulator_row(lane());
+          *reinterpret_cast<uint32_t*>(staging + Layout::offset(row, n) + lane() % 4 * 4) =
+              Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale);
+        }
       }
     }
     __syncwarp();
     T* data = s.k_rows<T>(call_, t, head_k_);
-    for (int e = lane(); e < 16 * Layout::kChunks; e += 32) {
-      const int row = e / Layout::kChunks, chunk = e % Layout::kChunks, j = first + warp() * 16 + row;
+    for (int e = lane(); e < kWarpKeys * Layout::kChunks; e += 32) {
+      const int row = e / Layout::kChunks, chunk = e % Layout::kChunks, j = first + warp() * kWarpKeys + row;
       if (j < s.num_k && chunk * kChunkElements < call_.head_dim) {
         *reinterpret_cast<uint4*>(data + static_cast<int64_t>(j) * t.row_stride + chunk * kChunkElements) =
             *reinterpret_cast<const uint4*>(staging + Layout::offset(row, chunk));
@@ -439,12 +528,12 @@ class ImpFlashBwdKv {
   uint32_t shared_address_;
   int64_t batch_ = 0;
   int head_k_ = 0;
-  float grad_k_[kWithKeys ? kHeadDim / 8 : 1][4], grad_v_[kWithValues ? kHeadDim / 8 : 1][4];
-  uint32_t k_[kKeepsK ? kFragments : 1][4], v_[kKeepsV ? kFragments : 1][4];
+  Gradient grad_k_, grad_v_;
+  KeyFragments k_[kKeptFragments], v_[kKeptFragments];
 };
 
 template <class Kernel>
-__global__ __launch_bounds__(Kernel::kThreads) void imp_flash_bwd_kv_kernel(
+__global__ __launch_bounds__(Kernel::kThreads, 1) void imp_flash_bwd_kv_kernel(
     const __grid_constant__ BwdCall call, const __grid_constant__ BwdScratch scratch) {
   extern __shared__ __align__(128) unsigned char shared[];
   Kernel(call, scratch, shared).run(blockIdx.x);

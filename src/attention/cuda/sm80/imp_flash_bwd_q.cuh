@@ -284,7 +284,7 @@ class ImpFlashBwdQ {
 };
 
 template <class Kernel>
-__global__ __launch_bounds__(Kernel::kThreads) void imp_flash_bwd_q_kernel(const __grid_constant__ BwdCall call,
+__global__ __launch_bounds__(Kernel::kThreads, 1) void imp_flash_bwd_q_kernel(const __grid_constant__ BwdCall call,
                                                                            const __grid_constant__ BwdScratch scratch) {
   extern __shared__ __align__(128) unsigned char shared[];
   Kernel(call, scratch, shared).run(blockIdx.x);

@@ -352,7 +352,7 @@ class ImpFlashFwd {
 };
 
 template <class Kernel>
-__global__ __launch_bounds__(Kernel::kThreads) void imp_flash_fwd_kernel(const __grid_constant__ FwdCall call) {
+__global__ __launch_bounds__(Kernel::kThreads, 1) void imp_flash_fwd_kernel(const __grid_constant__ FwdCall call) {
   extern __shared__ __align__(128) unsigned char shared[];
   Kernel(call, shared).run(blockIdx.x);
 }

@@ -8,10 +8,10 @@
 
 namespace strobe::cuda::sm80 {
 
-/// kHeadDim: a native one, at least the call's.
+/// kHeadDim: a native one, at least the call's. shared_memory: what a block may have, in bytes.
 template <class T, int kHeadDim>
 void imp_flash_fwd(const FwdCall& call, void* stream);
 template <class T, int kHeadDim>
-void imp_flash_bwd(const BwdCall& call, const BwdScratch& scratch, void* stream);
+void imp_flash_bwd(const BwdCall& call, const BwdScratch& scratch, int shared_memory, void* stream);
 
 }  // namespace strobe::cuda::sm80
