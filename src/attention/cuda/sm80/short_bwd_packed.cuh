@@ -64,11 +64,14 @@ __device__ inline void sum_over_rows(float (&out)[kColumns / 8][4], uint32_t a_t
   }
 }
 
+/// Blocks a multiprocessor, as registers allow.
+constexpr int bwd_packed_blocks(int columns, bool masked) { return columns <= 64 && !masked ? 4 : 3; }
+
 template <class T, int kColumns, bool kMasked>
-__global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 4 : 3)
-    short_bwd_packed(const __grid_constant__ BwdCall c, uint32_t units, int warps_a_head) {
+__global__ void __launch_bounds__(kPackedWarps * 32, bwd_packed_blocks(kColumns, kMasked))
+    short_bwd_packed(const __grid_constant__ BwdCall c, uint32_t units, int warps_a_head, uint32_t heads_a_block) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const PackedPlace place = packed_place(warps_a_head);
+  const PackedPlace place = packed_place(warps_a_head, heads_a_block);
   if (place.unit >= units) return;
   const Work w = work(c, place.unit, c.num_heads_q);  // Hq = Hk
   const Sequence& s = w.sequence;
@@ -80,10 +83,11 @@ __global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 4 : 3)
   using Layout = TileLayout<kColumns>;
   const uint32_t q_tile =
       shared_address(shared) + static_cast<uint32_t>(place.slot * packed_bwd_bytes(c.seqlen_q, c.seqlen_k, kColumns));
-  const uint32_t k_tile = q_tile + Layout::bytes(rows), v_tile = k_tile + Layout::bytes(keys);
-  const uint32_t do_tile = v_tile + Layout::bytes(keys);
-  const uint32_t p_tile = do_tile + Layout::bytes(rows);
-  const uint32_t ds_tile = p_tile + static_cast<uint32_t>(rows * keys * 2);
+  const int most_rows = round_up(c.seqlen_q, kShortTile), most_keys = round_up(c.seqlen_k, kShortTile);
+  const uint32_t k_tile = q_tile + Layout::bytes(most_rows), v_tile = k_tile + Layout::bytes(most_keys);
+  const uint32_t do_tile = v_tile + Layout::bytes(most_keys);
+  const uint32_t p_tile = do_tile + Layout::bytes(most_rows);
+  const uint32_t ds_tile = p_tile + static_cast<uint32_t>(most_rows * most_keys * 2);
   const auto copy = [&](uint32_t tile, const void* data, int64_t stride, int end, int last) {
     copy_rows_async<kColumns>(tile, {data, stride, 0, end, c.head_dim}, 0, last, place.team);
   };
@@ -97,16 +101,15 @@ __global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 4 : 3)
   const int first = place.tile * kShortTile;
   const PackedRows<T, kColumns, kMasked> tile(c, s, first, lane);
   const Visibility& see = tile.visibility();
-  const bool limited = c.window_left < kUnlimited || c.window_right < kUnlimited;
+  const bool limited = kMasked && (c.window_left < kUnlimited || c.window_right < kUnlimited);
   const bool dropped = kMasked && c.rng_state != nullptr;
   const float keep_scale = dropped ? dropout_scale(c.dropout_threshold) : 1.0f;
-  float base[2] = {kInfinity, kInfinity}, lse_gradient[2] = {};
+  float base[2] = {kInfinity, kInfinity};
   const int64_t lse_offset = s.lse_offset(c, w.head);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (tile.row(r) >= s.end_q) continue;
     base[r] = exponent_base(c.softmax_lse[lse_offset + tile.row(r)]);
-    if (c.grad_softmax_lse != nullptr) lse_gradient[r] = c.grad_softmax_lse[lse_offset + tile.row(r)];
   }
 
   cp_async_wait<1>();
@@ -145,7 +148,10 @@ __global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 4 : 3)
 #pragma unroll
         for (int e = 2 * r; e < 2 * r + 2; ++e) delta += p[t][e] * ds[t][e];
       }
-      delta = quad_sum(delta) - lse_gradient[r];
+      delta = quad_sum(delta);
+      if (c.grad_softmax_lse != nullptr && tile.row(r) < see.end_q) {
+        delta -= c.grad_softmax_lse[lse_offset + tile.row(r)];
+      }
 #pragma unroll
       for (int t = 0; t < kPackedTiles; ++t) {
 #pragma unroll
@@ -159,22 +165,24 @@ __global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 4 : 3)
 
     float dq[kColumns / 8][4] = {};
     tile.multiply_keys(dq, ds, k_tile);
-    T* const data = s.q_rows<T>(c, c.grad_q, w.head);
+    const Work again = work(c, place.unit, c.num_heads_q);  // rather than in registers all the while
+    T* const data = again.sequence.q_rows<T>(c, c.grad_q, again.head);
     T* row[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) row[r] = tile.row(r) < s.end_q ? data + tile.row(r) * c.grad_q.row_stride : nullptr;
+    for (int r = 0; r < 2; ++r) row[r] = tile.row(r) < see.end_q ? data + tile.row(r) * c.grad_q.row_stride : nullptr;
     const float factor[2] = {c.softmax_scale, c.softmax_scale};
     store_rows<T>(dq, factor, row, c.head_dim, lane);
   }
   place.team.sync();
 
-  if (first >= s.end_k) return;
+  if (first >= see.end_k) return;
+  const Work again = work(c, place.unit, c.num_heads_q);
   const uint32_t block = static_cast<uint32_t>(place.tile * KeyBlockLayout::bytes(rows));
   const auto write = [&](const Strided& gradient, const float(&out)[kColumns / 8][4], float factor) {
-    T* const data = s.k_rows<T>(c, gradient, w.head);
+    T* const data = again.sequence.k_rows<T>(c, gradient, again.head);
     T* row[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) row[r] = tile.row(r) < s.end_k ? data + tile.row(r) * gradient.row_stride : nullptr;
+    for (int r = 0; r < 2; ++r) row[r] = tile.row(r) < see.end_k ? data + tile.row(r) * gradient.row_stride : nullptr;
     const float factors[2] = {factor, factor};
     store_rows<T>(out, factors, row, c.head_dim, lane);
   };

@@ -20,27 +20,29 @@ namespace strobe::cuda::sm80 {
 
 inline constexpr int kShortTile = 16;      // rows of a warp's tile of S or of its transpose
 inline constexpr int kShortLongest = 640;  // of Nq and Nk; from here on rows are long enough for the general kernels
+inline constexpr int kShortWidest = 128;   // native head dim
 inline constexpr int kPackedLongest = 64;  // of Nq and Nk
 inline constexpr int kPackedWarps = 4;     // of a block
 
-constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+/// At the start of a resident block's shared memory, for what all its threads look up.
+inline constexpr int kHeaderBytes = 128;
 
-/// The columns of the tile that holds rows of this head dim: the native dims; the others are padded with zeros.
-constexpr int short_columns(int64_t head_dim) {
-  for (const int columns : {32, 64, 80, 96, 128}) {
-    if (head_dim <= columns) return columns;
-  }
-  return 0;
-}
+constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// The resident backward: tiles of 16 keys a warp, whose dK and dV take head_dim registers a tile of each lane; two,
 /// where they fit, halve the fragments of Q and dO read a product.
 constexpr int resident_bwd_tiles(int columns) { return columns <= 80 ? 2 : 1; }
-/// At most so many warps a block. A multiprocessor's registers are in four parts: 8 warps may have 255, 12 have 168.
-constexpr int resident_bwd_warps(int columns) { return columns == 32 || columns == 96 ? 12 : 8; }
+/// At most so many warps a block: a multiprocessor's registers are in four parts, and 8 warps may have 255 a lane.
+inline constexpr int kResidentBwdWarps = 8;
+/// The keys that the warps own, and those left for the tail tile: 16 keys that all warps share, so that 257 needs no
+/// ninth warp, which would cost all of them a third of their registers.
+constexpr int resident_bwd_owned_keys(int columns) {
+  return kResidentBwdWarps * resident_bwd_tiles(columns) * kShortTile;
+}
+constexpr bool resident_bwd_has_tail(int columns) { return columns == 64 || columns == 80; }
 constexpr int resident_bwd_warps_of(int seqlen_k, int columns) {
   const int keys = kShortTile * resident_bwd_tiles(columns);
-  return std::max(1, round_up(seqlen_k, keys) / keys);
+  return std::clamp(round_up(seqlen_k, keys) / keys, 1, kResidentBwdWarps);
 }
 
 /// Bytes of shared memory of a head in the packed form.
@@ -52,27 +54,59 @@ constexpr int packed_bwd_bytes(int seqlen_q, int seqlen_k, int columns) {
   return 2 * (rows + keys) * columns * 2 + 2 * rows * keys * 2;  // Q, dO, K, V; P and dS
 }
 
-constexpr int resident_fwd_bytes(int seqlen_k, int columns) { return 2 * round_up(seqlen_k, kShortTile) * columns * 2; }
-/// `row_tiles` of 16 rows are between two barriers; their dS has two buffers.
-constexpr int resident_bwd_bytes(int seqlen_q, int seqlen_k, int columns, int row_tiles) {
-  const int rows = round_up(seqlen_q, kShortTile), keys = round_up(seqlen_k, kShortTile);
-  return 2 * (rows + keys) * columns * 2 + 2 * row_tiles * kShortTile * keys * 2 + rows * 8;  // and LSE, delta
+/// The resident forward: tiles of 16 keys that a warp takes at a time, at most so many by registers; at most so many
+/// warps a multiprocessor, with 128 or 168 registers a lane.
+constexpr int resident_fwd_most_tiles(int columns) { return columns == 80 ? 6 : 4; }
+constexpr int resident_fwd_warps(int columns) { return columns <= 64 ? 16 : 12; }
+/// 4, or the most where its multiple exceeds the keys less; a mask leaves out whole chunks: the smaller they are, the
+/// more.
+constexpr int resident_fwd_tiles(int seqlen_k, int columns, bool masked) {
+  const int most = resident_fwd_most_tiles(columns);
+  const bool fits_better = round_up(seqlen_k, kShortTile * most) <= round_up(seqlen_k, kShortTile * 4);
+  return !masked && fits_better ? most : 4;
 }
-/// Between two barriers the warps share dQ in pieces of 16 rows by 16 columns: the number of row tiles, of those for
-/// which there is shared memory, that leaves fewest warps without a piece.
-constexpr int resident_bwd_row_tiles(int shared_memory, int seqlen_q, int seqlen_k, int columns) {
+constexpr int resident_fwd_bytes(int seqlen_k, int columns, int tiles, int warps) {
+  return kHeaderBytes + (2 * round_up(seqlen_k, kShortTile * tiles) + warps * kShortTile) * columns * 2;
+}
+
+/// `row_tiles` of 16 rows are between two barriers; their dS has `buffers` buffers, with one of them there is a third
+/// barrier. The tail's dS is there for all rows, and its reduction takes a buffer.
+struct ResidentBwdPlan {
+  int row_tiles, buffers;
+};
+constexpr int resident_bwd_bytes(int seqlen_q, int seqlen_k, int columns, ResidentBwdPlan plan) {
+  const int rows = round_up(seqlen_q, kShortTile), keys = round_up(seqlen_k, kShortTile);
+  const int owned = std::min(keys, resident_bwd_owned_keys(columns));
+  int buffers = plan.buffers * plan.row_tiles * kShortTile * owned * 2;
+  if (keys > owned) buffers = std::max(buffers, kResidentBwdWarps * kShortTile * columns / 2 * 4);
+  return kHeaderBytes + 2 * (rows + keys) * columns * 2 + buffers + rows * (keys - owned) * 2 +
+         rows * 8;  // and LSE, delta
+}
+/// The warps share dQ in pieces of 16 rows by half of the columns: of the plans for which there is shared memory, the
+/// one that leaves fewest warps without a piece; then the one with fewest barriers.
+constexpr ResidentBwdPlan resident_bwd_plan(int shared_memory, int seqlen_q, int seqlen_k, int columns) {
   const int warps = resident_bwd_warps_of(seqlen_k, columns), all = round_up(seqlen_q, kShortTile) / kShortTile;
-  const auto rounds = [&](int tiles) { return (tiles * (columns / 16) + warps - 1) / warps; };
-  int best = 1, fewest = all * rounds(1);
-  for (int tiles = 2; tiles <= std::min(all, 8); ++tiles) {
-    if (resident_bwd_bytes(seqlen_q, seqlen_k, columns, tiles) > shared_memory) break;
-    const int count = all / tiles * rounds(tiles) + rounds(all % tiles);
-    if (count < fewest) {
-      best = tiles;
-      fewest = count;
+  const auto rounds = [&](int tiles) { return (2 * tiles + warps - 1) / warps; };
+  ResidentBwdPlan best{1, 1};
+  int least = 1 << 30;
+  for (int tiles = 1; tiles <= std::min(std::max(all, 1), 8); ++tiles) {
+    for (int buffers = 1; buffers <= 2; ++buffers) {
+      if (resident_bwd_bytes(seqlen_q, seqlen_k, columns, {tiles, buffers}) > shared_memory) continue;
+      const int stages = (all + tiles - 1) / tiles;
+      const int cost = 4 * (all / tiles * rounds(tiles) + rounds(all % tiles)) + stages * (3 - buffers);
+      if (cost < least) {
+        best = {tiles, buffers};
+        least = cost;
+      }
     }
   }
   return best;
+}
+
+/// Warps of a head, and heads of a block, in the packed form.
+constexpr int packed_warps(int longest) { return std::max(1, round_up(longest, kShortTile) / kShortTile); }
+constexpr int packed_heads(int shared_memory, int warps, int head_bytes) {
+  return std::min(kPackedWarps / warps, shared_memory / std::max(1, head_bytes));
 }
 
 constexpr bool in_packed_form(int64_t seqlen_q, int64_t seqlen_k) {
@@ -80,21 +114,19 @@ constexpr bool in_packed_form(int64_t seqlen_q, int64_t seqlen_k) {
 }
 
 /// Whether the family runs a forward call on a device whose blocks get `shared_memory` bytes.
-constexpr bool short_fwd_reaches(int shared_memory, int64_t seqlen_q, int64_t seqlen_k, int64_t head_dim) {
-  const int columns = short_columns(head_dim);
-  if (columns == 0 || seqlen_q > kShortLongest || seqlen_k > kShortLongest) return false;
+constexpr bool short_fwd_reaches(int shared_memory, int64_t seqlen_q, int64_t seqlen_k, int columns) {
+  if (columns > kShortWidest || seqlen_q > kShortLongest || seqlen_k > kShortLongest) return false;
   const int nq = static_cast<int>(seqlen_q), nk = static_cast<int>(seqlen_k);
   if (in_packed_form(nq, nk)) return packed_fwd_bytes(nq, nk, columns) <= shared_memory;
-  return resident_fwd_bytes(nk, columns) <= shared_memory;
+  return resident_fwd_bytes(nk, columns, 4, 1) <= shared_memory;
 }
 
-/// The same for a backward call.
-constexpr bool short_bwd_reaches(int shared_memory, int64_t seqlen_q, int64_t seqlen_k, int64_t head_dim) {
-  const int columns = short_columns(head_dim);
-  if (columns == 0 || seqlen_q > kShortLongest || seqlen_k > kShortLongest) return false;
+/// The same for a backward call; grouped heads, whose dK and dV are sums over a group, are left to the general kernels.
+constexpr bool short_bwd_reaches(int shared_memory, int64_t seqlen_q, int64_t seqlen_k, int columns, bool grouped) {
+  if (columns > kShortWidest || grouped || seqlen_q > kShortLongest || seqlen_k > kShortLongest) return false;
   const int nq = static_cast<int>(seqlen_q), nk = static_cast<int>(seqlen_k);
-  return resident_bwd_warps_of(nk, columns) <= resident_bwd_warps(columns) &&
-         resident_bwd_bytes(nq, nk, columns, 1) <= shared_memory;
+  const int tail = resident_bwd_has_tail(columns) ? kShortTile : 0;
+  return nk <= resident_bwd_owned_keys(columns) + tail && resident_bwd_bytes(nq, nk, columns, {1, 1}) <= shared_memory;
 }
 
 }  // namespace strobe::cuda::sm80

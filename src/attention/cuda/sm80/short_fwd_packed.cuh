@@ -50,7 +50,7 @@ class PackedRows {
   __device__ void mask(float (&c)[kPackedTiles][4], float hidden) const {
     Range keys[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) keys[r] = kMasked ? see_.keys_of(row(r)) : Range{0, see_.end_k};
+    for (int r = 0; r < 2; ++r) keys[r] = keys_of_row<kMasked>(see_, row(r));
 #pragma unroll
     for (int j = 0; j < kPackedTiles / 2; ++j) {
       if (16 * j + 16 <= see_.end_k && (!kMasked || block_visible(j))) continue;
@@ -112,13 +112,12 @@ struct PackedPlace {
   int tile;       // of 16 rows of that head
   uint32_t unit;  // of work
 };
-__device__ inline PackedPlace packed_place(int warps_a_head) {
-  const int warp = threadIdx.x / 32, slot = warp / warps_a_head;
-  const int heads = static_cast<int>(blockDim.x) / 32 / warps_a_head;
+__device__ inline PackedPlace packed_place(int warps_a_head, uint32_t heads_a_block) {
+  const int warp = threadIdx.x / 32, slot = warps_a_head == 1 ? warp : warps_a_head == 2 ? warp / 2 : 0;
   return {{static_cast<int>(threadIdx.x) - slot * warps_a_head * 32, warps_a_head * 32, 1 + slot},
           slot,
-          warp % warps_a_head,
-          blockIdx.x * heads + slot};
+          warp - slot * warps_a_head,
+          blockIdx.x * heads_a_block + slot};
 }
 
 /// Rows that no kernel computes.
@@ -131,12 +130,15 @@ __device__ inline void write_hidden_rows(const FwdCall& c, const Work& w, const 
   for (int i = s.end_q + team.thread; i < s.num_q; i += team.threads) lse[i] = -kInfinity;
 }
 
+/// Blocks a multiprocessor, as registers allow.
+constexpr int fwd_packed_blocks(int columns, bool masked) { return columns > 80 ? 3 : columns == 80 || masked ? 4 : 5; }
+
 /// kMasked: a window or dropout; without, each row sees all keys that the lengths leave.
 template <class T, int kColumns, bool kMasked>
-__global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 5 : 3)
-    short_fwd_packed(const __grid_constant__ FwdCall c, uint32_t units, int warps_a_head) {
+__global__ void __launch_bounds__(kPackedWarps * 32, fwd_packed_blocks(kColumns, kMasked))
+    short_fwd_packed(const __grid_constant__ FwdCall c, uint32_t units, int warps_a_head, uint32_t heads_a_block) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const PackedPlace place = packed_place(warps_a_head);
+  const PackedPlace place = packed_place(warps_a_head, heads_a_block);
   if (place.unit >= units) return;
   const Work w = work(c, place.unit, c.num_heads_q);
   const Sequence& s = w.sequence;
@@ -146,8 +148,8 @@ __global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 5 : 3)
   const int rows = round_up(s.end_q, kShortTile), keys = round_up(s.end_k, kShortTile);
   const uint32_t q_tile =
       shared_address(shared) + static_cast<uint32_t>(place.slot * packed_fwd_bytes(c.seqlen_q, c.seqlen_k, kColumns));
-  const uint32_t k_tile = q_tile + TileLayout<kColumns>::bytes(rows);
-  const uint32_t v_tile = k_tile + TileLayout<kColumns>::bytes(keys);
+  const uint32_t k_tile = q_tile + TileLayout<kColumns>::bytes(round_up(c.seqlen_q, kShortTile));
+  const uint32_t v_tile = k_tile + TileLayout<kColumns>::bytes(round_up(c.seqlen_k, kShortTile));
   const int head_k = w.head / c.group();
   copy_rows_async<kColumns>(q_tile, {s.q_rows<T>(c, c.q, w.head), c.q.row_stride, 0, s.end_q, c.head_dim}, 0, rows,
                             place.team);
@@ -204,7 +206,7 @@ __global__ void __launch_bounds__(kPackedWarps * 32, kColumns <= 80 ? 5 : 3)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int i = tile.row(r);
-    const bool empty = tile.visibility().keys_of(i).empty();
+    const bool empty = keys_of_row<kMasked>(tile.visibility(), i).empty();
     factor[r] = empty ? 0.0f : factor[r] / sum[r];
     row[r] = i < s.end_q ? data + i * c.out.row_stride : nullptr;
     if (i < s.end_q && lane % 4 == 0) {

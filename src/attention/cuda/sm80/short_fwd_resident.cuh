@@ -1,265 +1,228 @@
-// Forward with K and V of a head in shared memory: a warp takes 32 rows at a time (16 where the head dim is large, and
-// at the end of the rows), Q comes straight to its registers, and runs over the keys in chunks of 32 with the online
-// softmax. 32 rows, because a fragment of K or V that is read from shared memory then serves two products: with 16 rows
-// shared memory, at 256 bytes a product, would set the pace.
+// Forward with K and V of a head in shared memory: a warp takes 16 rows at a time over chunks of kTiles x 16 keys, with
+// the online softmax between chunks: few of them, all whole (kTiles is chosen by the length), so rescaling is rare and
+// no product waits for the one before it. 16 rows a warp keep 16 warps on a multiprocessor, which hide what 8 warps
+// with twice the rows would wait for, although each fragment of K and V then serves half as many products.
 #pragma once
 
-#include "src/attention/cuda/common/launch.h"
-#include "src/attention/cuda/sm80/short_tile.cuh"
+#include "src/attention/cuda/sm80/short_fwd_packed.cuh"
 
 namespace strobe::cuda::sm80 {
 
-inline constexpr int kChunkKeys = 32;
-
-/// Row tiles of 16 that a warp works on at a time: as registers allow.
-constexpr int resident_fwd_row_tiles(int columns) { return columns <= 80 ? 2 : 1; }
-/// At most so many warps a multiprocessor, by registers.
-constexpr int resident_fwd_warps(int columns) {
-  return columns == 32 ? 16 : columns == 64 ? 12 : columns == 80 ? 10 : 12;
-}
-
-/// Q fragments of 16 rows straight from global memory with 16-byte loads; rows at or beyond `end` are zeros.
-template <int kColumns>
-__device__ inline void load_q(uint32_t (&q)[kColumns / 16][4], const void* data, int64_t row_stride, int first_row,
-                              int end, int head_dim, int lane) {
-  const int quad_lane = lane % 4;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = first_row + accumulator_row(lane) + 8 * r;
-    const auto* from = static_cast<const __half*>(data) + row * row_stride;  // any type of 2 bytes
-#pragma unroll
-    for (int k = 0; k < kColumns / 16; k += 2) {
-      if (k + 1 < kColumns / 16) {
-        const int column = (2 * k + quad_lane) * kChunkElements;
-        uint4 chunk = make_uint4(0, 0, 0, 0);
-        if (row < end && column < head_dim) chunk = __ldg(reinterpret_cast<const uint4*>(from + column));
-        uint32_t w[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-        transpose_in_quad(w, lane);
-        q[k][r] = w[0];
-        q[k][2 + r] = w[1];
-        q[k + 1][r] = w[2];
-        q[k + 1][2 + r] = w[3];
-      } else {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int column = (2 * k + half) * kChunkElements;
-          q[k][2 * half + r] =
-              row < end && column < head_dim ? __ldg(reinterpret_cast<const uint32_t*>(from + column) + quad_lane) : 0;
-        }
-      }
-    }
-  }
-}
-
-/// kTiles x 16 rows of one head.
-template <class T, int kColumns, bool kMasked, int kTiles>
+/// 16 rows of one head.
+template <class T, int kColumns, int kTiles, bool kMasked>
 class ResidentRows {
+  static constexpr int kChunkKeys = 16 * kTiles, kSteps = kColumns / 16;
+
  public:
-  __device__ ResidentRows(const FwdCall& c, const Work& w, int first_row, int lane)
-      : c_(c), see_(c, w.sequence), first_row_(first_row), lane_(lane) {
-    const Sequence& s = w.sequence;
-#pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      max_[i][0] = max_[i][1] = -kInfinity;
-      load_q<kColumns>(q_[i], s.q_rows<T>(c, c.q, w.head), c.q.row_stride, first_row + 16 * i, s.end_q, c.head_dim,
-                       lane);
-    }
-  }
+  __device__ ResidentRows(const FwdCall& c, const Visibility& see, int first_row, int lane)
+      : c_(c), see_(see), first_row_(first_row), lane_(lane) {}
 
-  __device__ void attend(uint32_t k_tile, uint32_t v_tile) {
-    const Range keys = see_.keys_of_rows(first_row_, first_row_ + 16 * kTiles);
-    const FragmentReader<kColumns, Fragment::kB> k_reader(k_tile, lane_);
-    const FragmentReader<kColumns, Fragment::kBTrans> v_reader(v_tile, lane_);
+  /// `after_queries` is called when the rows of Q have been read.
+  template <class AfterQueries>
+  __device__ void attend(uint32_t q_tile, uint32_t k_tile, uint32_t v_tile, const AfterQueries& after_queries) {
+    const Range keys = keys_of_tile<kMasked>(see_, first_row_);
     const float scale = c_.softmax_scale * kLog2E;
+    int first = keys.begin / kChunkKeys * kChunkKeys;
+    if (keys.empty()) after_queries();
 #pragma unroll 1
-    for (int first = keys.begin / kChunkKeys * kChunkKeys; first < keys.end; first += kChunkKeys) {
-      const bool whole = first + 16 < keys.end;  // else the second half of the chunk is beyond the keys' tiles
-      float p[kTiles][4][4] = {};
-      scores(p, k_reader, first, whole);
-      const bool partial = kMasked && !all_see(see_, first_row_, first_row_ + 16 * kTiles, first, first + kChunkKeys);
+    for (; first < keys.end; first += kChunkKeys) {
+      float p[2 * kTiles][4] = {};
+      multiply_keys(p, q_tile, k_tile, first);
+      if (first + kChunkKeys >= keys.end) after_queries();
+      const bool partial = kMasked && !all_see(see_, first_row_, first_row_ + kShortTile, first, first + kChunkKeys);
       if (partial || first + kChunkKeys > see_.end_k) mask(p, first);
-#pragma unroll
-      for (int i = 0; i < kTiles; ++i) exponentiate(p[i], i, scale);
+      exponentiate(p, scale);
       if (kMasked && c_.rng_state != nullptr) drop(p, first);
-      add_values(p, v_reader, first, whole, partial);
+      add_values(p, v_tile, first, partial);
     }
   }
 
-  __device__ void store() {
-    const Work w = work(c_, blockIdx.x, c_.num_heads_q);  // again, rather than in registers all the while
-    const Sequence& s = w.sequence;
-    T* const data = s.q_rows<T>(c_, c_.out, w.head);
-    float* const lse = c_.softmax_lse + s.lse_offset(c_, w.head);
+  /// `data`, `lse`: where row 0 of the head goes.
+  __device__ void store(T* data, float* lse) const {
     const float scale = kMasked && c_.rng_state != nullptr ? dropout_scale(c_.dropout_threshold) : 1.0f;
+    float factor[2];
+    T* out[2];
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      float factor[2];
-      T* out[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float sum = quad_sum(sum_[i][r]);
-        const int at = row(i, r);
-        const bool valid = at < s.end_q, empty = see_.keys_of(at).empty();
-        factor[r] = empty ? 0.0f : scale / sum;
-        out[r] = valid ? data + at * c_.out.row_stride : nullptr;
-        if (valid && lane_ % 4 == 0) lse[at] = empty ? -kInfinity : max_[i][r] * c_.softmax_scale + logf(sum);
-      }
-      store_rows<T>(out_[i], factor, out, c_.head_dim, lane_);
+    for (int r = 0; r < 2; ++r) {
+      const float sum = quad_sum(sum_[r]);
+      const int at = row(r);
+      const bool valid = at < see_.end_q, empty = keys_of_row<kMasked>(see_, at).empty();
+      factor[r] = empty ? 0.0f : __fdividef(scale, sum);
+      out[r] = valid ? data + at * c_.out.row_stride : nullptr;
+      if (valid && lane_ % 4 == 0) lse[at] = empty ? -kInfinity : max_[r] * c_.softmax_scale + __logf(sum);
     }
+    store_rows<T>(out_, factor, out, c_.head_dim, lane_);
   }
 
  private:
-  __device__ int row(int tile, int r) const { return first_row_ + 16 * tile + accumulator_row(lane_) + 8 * r; }
+  __device__ int row(int r) const { return first_row_ + accumulator_row(lane_) + 8 * r; }
 
-  __device__ void scores(float (&p)[kTiles][4][4], const FragmentReader<kColumns, Fragment::kB>& reader, int first,
-                         bool whole) const {
+  __device__ void multiply_keys(float (&p)[2 * kTiles][4], uint32_t q_tile, uint32_t k_tile, int first) const {
+    const FragmentReader<kColumns, Fragment::kA> q_reader(q_tile, lane_);
+    const FragmentReader<kColumns, Fragment::kB> k_reader(k_tile, lane_, first);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (half == 1 && !whole) break;
+    for (int k = 0; k < kSteps; ++k) {
+      uint32_t a[4];
+      q_reader.load(a, 0, 16 * k);
 #pragma unroll
-      for (int k = 0; k < kColumns / 16; ++k) {
+      for (int j = 0; j < kTiles; ++j) {
         uint32_t b[4];
-        reader.load(b, first + 16 * half, 16 * k);
-#pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
-          Element<T>::mma_m16n8k16(p[i][2 * half], q_[i][k], b[0], b[1]);
-          Element<T>::mma_m16n8k16(p[i][2 * half + 1], q_[i][k], b[2], b[3]);
-        }
+        k_reader.load(b, 16 * j, 16 * k);
+        Element<T>::mma_m16n8k16(p[2 * j], a, b[0], b[1]);
+        Element<T>::mma_m16n8k16(p[2 * j + 1], a, b[2], b[3]);
       }
     }
   }
 
-  __device__ void mask(float (&p)[kTiles][4][4], int first) const {
+  __device__ void mask(float (&p)[2 * kTiles][4], int first) const {
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
+    for (int r = 0; r < 2; ++r) {
+      const Range keys = keys_of_row<kMasked>(see_, row(r));
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const Range keys = kMasked ? see_.keys_of(row(i, r)) : Range{0, see_.end_k};
+      for (int t = 0; t < 2 * kTiles; ++t) {
 #pragma unroll
-        for (int t = 0; t < 4; ++t) {
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const int key = first + 8 * t + accumulator_column(lane_) + e;
-            if (key < keys.begin || key >= keys.end) p[i][t][2 * r + e] = -kInfinity;
-          }
+        for (int e = 0; e < 2; ++e) {
+          const int key = first + 8 * t + accumulator_column(lane_) + e;
+          if (key < keys.begin || key >= keys.end) p[t][2 * r + e] = -kInfinity;
         }
       }
     }
   }
 
   /// Scores to exp(score - maximum); what has been summed is brought to the new maximum.
-  __device__ void exponentiate(float (&p)[4][4], int i, float scale) {
+  __device__ void exponentiate(float (&p)[2 * kTiles][4], float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float m = max_[i][r];
+      float m = max_[r];
 #pragma unroll
-      for (int t = 0; t < 4; ++t) m = fmaxf(m, fmaxf(p[t][2 * r], p[t][2 * r + 1]));
+      for (int t = 0; t < 2 * kTiles; ++t) m = fmaxf(m, fmaxf(p[t][2 * r], p[t][2 * r + 1]));
       m = quad_max(m);
       const float base = m == -kInfinity ? 0.0f : m * scale;
-      const float rescale = exp2_approx(max_[i][r] * scale - base);
-      max_[i][r] = m;
-      float sum = 0.0f;
+      const float rescale = exp2_approx(max_[r] * scale - base);
+      max_[r] = m;
+      float sum[2] = {};
 #pragma unroll
-      for (int t = 0; t < 4; ++t) {
+      for (int t = 0; t < 2 * kTiles; ++t) {
 #pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; ++e) {
-          p[t][e] = exp2_approx(p[t][e] * scale - base);
-          sum += p[t][e];
+        for (int e = 0; e < 2; ++e) {
+          p[t][2 * r + e] = exp2_approx(p[t][2 * r + e] * scale - base);
+          sum[e] += p[t][2 * r + e];
         }
       }
-      sum_[i][r] = sum_[i][r] * rescale + sum;
+      sum_[r] = sum_[r] * rescale + (sum[0] + sum[1]);
 #pragma unroll
       for (int d = 0; d < kColumns / 8; ++d) {
-        out_[i][d][2 * r] *= rescale;
-        out_[i][d][2 * r + 1] *= rescale;
+        out_[d][2 * r] *= rescale;
+        out_[d][2 * r + 1] *= rescale;
       }
     }
   }
 
-  __device__ void drop(float (&p)[kTiles][4][4], int first) const {
+  __device__ void drop(float (&p)[2 * kTiles][4], int first) const {
+    static_assert(!kMasked || kTiles % 2 == 0);
     const Work w = work(c_, blockIdx.x, c_.num_heads_q);
     const Dropout dropout(c_, w.sequence.index, w.head);
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      dropout.apply(p[i][0], p[i][1], p[i][2], p[i][3], row(i, 0), first + accumulator_column(lane_));
+    for (int t = 0; t + 4 <= 2 * kTiles; t += 4) {
+      dropout.apply(p[t], p[t + 1], p[t + 2], p[t + 3], row(0), first + 8 * t + accumulator_column(lane_));
     }
   }
 
-  __device__ void add_values(const float (&p)[kTiles][4][4], const FragmentReader<kColumns, Fragment::kBTrans>& reader,
-                             int first, bool whole, bool partial) {
+  __device__ void add_values(const float (&p)[2 * kTiles][4], uint32_t v_tile, int first, bool partial) {
+    const FragmentReader<kColumns, Fragment::kBTrans> v_reader(v_tile, lane_, first);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (half == 1 && !whole) break;
-      uint32_t a[kTiles][4];
+    for (int j = 0; j < kTiles; ++j) {
+      uint32_t a[4];
+      accumulators_to_a<T>(a, p[2 * j], p[2 * j + 1]);
+      const auto sees = [&](int m, int k) {
+        const Range keys = see_.keys_of(first_row_ + m);
+        const int key = first + 16 * j + k;
+        return key >= keys.begin && key < keys.end;
+      };
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) accumulators_to_a<T>(a[i], p[i][2 * half], p[i][2 * half + 1]);
-#pragma unroll
-      for (int d = 0; d < kColumns / 16; ++d) {
+      for (int d = 0; d < kSteps; ++d) {
         uint32_t b[4];
-        reader.load(b, first + 16 * half, 16 * d);
-#pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
-          const auto sees = [&](int m, int k) {
-            const Range keys = see_.keys_of(first_row_ + 16 * i + m);
-            const int key = first + 16 * half + k;
-            return key >= keys.begin && key < keys.end;
-          };
-          multiply_add<T, kMasked>(out_[i][2 * d], out_[i][2 * d + 1], a[i], b, partial, sees, lane_);
-        }
+        v_reader.load(b, 16 * j, 16 * d);
+        multiply_add<T, kMasked>(out_[2 * d], out_[2 * d + 1], a, b, partial, sees, lane_);
       }
     }
   }
 
   const FwdCall& c_;
-  Visibility see_;
+  const Visibility& see_;
   int first_row_, lane_;
-  uint32_t q_[kTiles][kColumns / 16][4];
-  float out_[kTiles][kColumns / 8][4] = {};
-  float max_[kTiles][2], sum_[kTiles][2] = {};
+  float out_[kColumns / 8][4] = {};
+  float max_[2] = {-kInfinity, -kInfinity}, sum_[2] = {};
 };
 
-template <class T, int kColumns, bool kMasked>
+/// Asks for what block `unit` will read.
+__device__ inline void prefetch_forward(const FwdCall& c, uint32_t unit, const Team& team) {
+  const Work w = work(c, unit, c.num_heads_q);
+  const Sequence& s = w.sequence;
+  const int head_k = w.head / c.group();
+  prefetch_rows({s.k_rows<__half>(c, c.k, head_k), c.k.row_stride, 0, s.end_k, c.head_dim}, team);
+  prefetch_rows({s.k_rows<__half>(c, c.v, head_k), c.v.row_stride, 0, s.end_k, c.head_dim}, team);
+  prefetch_rows({s.q_rows<__half>(c, c.q, w.head), c.q.row_stride, 0, s.end_q, c.head_dim}, team);
+}
+
+/// `ahead`: how many blocks run at the same time.
+template <class T, int kColumns, int kTiles, bool kMasked>
 __global__ void __launch_bounds__(resident_fwd_warps(kColumns) * 32, 1)
-    short_fwd_resident(const __grid_constant__ FwdCall c) {
+    short_fwd_resident(const __grid_constant__ FwdCall c, uint32_t ahead) {
   extern __shared__ __align__(128) unsigned char shared[];
+  const Team team{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), 0};
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rows_a_round = blockDim.x / 2;
   const Work w = work(c, blockIdx.x, c.num_heads_q);
   const Sequence& s = w.sequence;
-  const Team team{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), 0};
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const Visibility see(c, s);
 
-  const int keys = round_up(s.end_k, kShortTile);
-  const uint32_t k_tile = shared_address(shared);
-  const uint32_t v_tile = k_tile + TileLayout<kColumns>::bytes(keys);
+  // Where the tiles stand depends on the call alone: the compiler keeps that in uniform registers.
+  const int most_keys = round_up(c.seqlen_k, kShortTile * kTiles), keys = round_up(s.end_k, kShortTile * kTiles);
+  const uint32_t k_tile = shared_address(shared) + kHeaderBytes;
+  const uint32_t v_tile = k_tile + TileLayout<kColumns>::bytes(most_keys);
+  const uint32_t q_tile = v_tile + TileLayout<kColumns>::bytes(most_keys + kShortTile * warp);
+  struct Rows {  // the head's, from 0; rather than in each lane's registers all the while
+    T *queries, *out;
+    float* lse;
+  };
+  static_assert(sizeof(Rows) <= kHeaderBytes);
+  auto& rows_of_head = *reinterpret_cast<Rows*>(shared);
+  if (threadIdx.x == 0) {
+    rows_of_head = {s.q_rows<T>(c, c.q, w.head), s.q_rows<T>(c, c.out, w.head),
+                    c.softmax_lse + s.lse_offset(c, w.head)};
+  }
   const int head_k = w.head / c.group();
+  team.sync();
+  const auto copy_queries = [&](int first) {
+    if (first < see.end_q) {  // rows count from the first of the tile
+      const RowSource rows{rows_of_head.queries + first * c.q.row_stride, c.q.row_stride, 0, see.end_q - first,
+                           c.head_dim};
+      copy_rows_async<kColumns>(q_tile, rows, 0, kShortTile, {static_cast<int>(threadIdx.x) % 32, 32, 0});
+    }
+    cp_async_commit();
+  };
+  copy_queries(warp * kShortTile);
   copy_rows_async<kColumns>(k_tile, {s.k_rows<T>(c, c.k, head_k), c.k.row_stride, 0, s.end_k, c.head_dim}, 0, keys,
                             team);
   copy_rows_async<kColumns>(v_tile, {s.k_rows<T>(c, c.v, head_k), c.v.row_stride, 0, s.end_k, c.head_dim}, 0, keys,
                             team);
   cp_async_commit();
   write_hidden_rows<T>(c, w, team);
+  if (blockIdx.x + ahead < gridDim.x) prefetch_forward(c, blockIdx.x + ahead, team);
+  cp_async_wait<0>();
+  team.sync();
 
-  constexpr int kTiles = resident_fwd_row_tiles(kColumns), kRows = 16 * kTiles;
-  bool loaded = false;
-  const auto wait = [&] {
-    if (loaded) return;
+#pragma unroll 1
+  for (int first = warp * kShortTile; first < s.end_q; first += rows_a_round) {
+    ResidentRows<T, kColumns, kTiles, kMasked> rows(c, see, first, lane);
     cp_async_wait<0>();
-    team.sync();
-    loaded = true;
-  };
-  int first = warp * kRows;
-  for (; first + kRows - 16 < s.end_q; first += warps * kRows) {
-    ResidentRows<T, kColumns, kMasked, kTiles> rows(c, w, first, lane);
-    wait();
-    rows.attend(k_tile, v_tile);
-    rows.store();
+    __syncwarp();
+    rows.attend(q_tile, k_tile, v_tile, [&] {
+      __syncwarp();
+      copy_queries(first + rows_a_round);
+    });
+    rows.store(rows_of_head.out, rows_of_head.lse);
   }
-  if (kTiles > 1 && first < s.end_q) {
-    ResidentRows<T, kColumns, kMasked, 1> rows(c, w, first, lane);
-    wait();
-    rows.attend(k_tile, v_tile);
-    rows.store();
-  }
-  wait();  // every thread meets the barrier once
 }
 
 }  // namespace strobe::cuda::sm80

@@ -35,6 +35,17 @@ __device__ inline void copy_rows_async(uint32_t tile, const RowSource& source, i
   }
 }
 
+/// Asks for rows to come to the L2 cache: those that a later block will copy.
+__device__ inline void prefetch_rows(const RowSource& source, const Team& team) {
+  constexpr int kElements = 32;  // 64 bytes, at most what one request brings
+  const auto* row = static_cast<const __half*>(source.data) + team.thread * source.row_stride;
+  for (int i = team.thread; i < source.end; i += team.threads, row += team.threads * source.row_stride) {
+    for (int column = 0; column < source.head_dim; column += kElements) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(row + column));
+    }
+  }
+}
+
 /// 4 x 4 words over the lanes of a quad, transposed: lane i gets word i of every lane, in the order of the lanes.
 __device__ inline void transpose_in_quad(uint32_t (&w)[4], int lane) {
   const bool odd = lane % 2 != 0, upper = lane % 4 >= 2;
@@ -96,6 +107,16 @@ __device__ inline void zero_rows(T* data, int64_t row_stride, int first, int las
 
 /// What the base-2 exponent of P subtracts, of an LSE; rows without keys, whose LSE is -inf, get P = 0.
 __device__ inline float exponent_base(float lse) { return lse == -kInfinity ? kInfinity : lse * kLog2E; }
+
+/// The keys of rows [first, first + 16); kMasked: there can be a window.
+template <bool kMasked>
+__device__ inline Range keys_of_tile(const Visibility& see, int first) {
+  return kMasked ? see.keys_of_rows(first, first + kShortTile) : Range{0, see.end_k};
+}
+template <bool kMasked>
+__device__ inline Range keys_of_row(const Visibility& see, int row) {
+  return kMasked ? see.keys_of(row) : Range{0, see.end_k};
+}
 
 /// Whether every row of [first_row, last_row), at least one of them below end_q, sees every key of [first_key,
 /// last_key).
