@@ -54,24 +54,20 @@ Results sequence_of(const Problem& problem, const Results& all, int64_t b) {
   return one;
 }
 
-/// The problem of sequence b alone, dense.
+/// The problem of sequence b alone. In varlen the bounds of the lengths stay: a kernel may be chosen by them.
 Problem alone(const Problem& problem, int64_t b) {
   AttentionCase c = problem.shape();
-  const auto first = [&](std::vector<int32_t>& lengths) {
+  const auto first = [&](const std::vector<int32_t>& lengths) {
     int64_t sum = 0;
     for (int64_t s = 0; s < b && !lengths.empty(); ++s) sum += lengths[s];
     return sum;
   };
   const int64_t batch = c.is_varlen() ? 0 : b;
   const int64_t first_q = first(c.lengths_q), first_k = first(c.lengths_k);
-  if (c.is_varlen()) {
-    c.seqlen_q = c.lengths_q[b];
-    c.seqlen_k = c.lengths_k[b];
+  for (auto* lengths : {&c.lengths_q, &c.lengths_k, &c.key_lengths, &c.query_lengths}) {
+    if (!lengths->empty()) *lengths = {(*lengths)[b]};
   }
-  if (!c.key_lengths.empty()) c.key_lengths = {c.key_lengths[b]};
-  if (!c.query_lengths.empty()) c.query_lengths = {c.query_lengths[b]};
   c.batch = 1;
-  c.lengths_q = c.lengths_k = {};
   c.spare_tokens = 0;
   Problem one(c);
   const auto copy = [&](const Tensor& from, const Tensor& to, int64_t first_row) {

@@ -47,7 +47,7 @@ class ImpFlashBwdKv {
     const int tile = static_cast<int>(index % tiles);  // under a causal mask the longest first
     const int64_t batch_head = index / tiles;
     head_k_ = static_cast<int>(batch_head % call_.num_heads_k);
-    batch_ = batch_head / call_.num_heads_k;
+    batch_ = static_cast<int>(batch_head / call_.num_heads_k);
     if (batch_ == call_.batch) {
       const Sequence spare = spare_tokens(call_);
       for (int first = tile * kKeys; first < spare.num_k; first += tiles * kKeys) write_zeros(spare, first);
@@ -61,7 +61,8 @@ class ImpFlashBwdKv {
       write_zeros(s, first);
       return;
     }
-    accumulate(s, first, rows);
+    // From the start of a tile on: what the keys do not see there is hidden like any other pair.
+    accumulate(s, first, {rows.begin / kRows * kRows, rows.end});
     cp_async_wait<0>();
     __syncthreads();  // the tiles of K and V become staging
     if constexpr (kWithKeys) write(call_.grad_k, grad_k_, call_.softmax_scale, first, 0);
@@ -129,8 +130,7 @@ class ImpFlashBwdKv {
     const RowSource v{s.k_rows<T>(call_, call_.v, head_k_), call_.v.row_stride, keys.begin, keys.end, call_.head_dim};
     copy_tile_async<kKeys, kHeadDim, kThreads>(k_tile(), k, first, thread());
     if constexpr (kWithKeys) copy_tile_async<kKeys, kHeadDim, kThreads>(v_tile(), v, first, thread());
-    const int first_row = rows.begin / kRows * kRows;
-    int head = head_k_ * call_.group(), row = first_row;
+    int head = head_k_ * call_.group(), row = rows.begin;
     load_queries(rows, head, row, 0);
     cp_async_commit();
 
@@ -145,7 +145,7 @@ class ImpFlashBwdKv {
     for (int stage = 0; head < (head_k_ + 1) * call_.group(); stage ^= 1) {
       int next_head = head, next_row = row + kRows;
       if (next_row >= rows.end) {
-        next_row = first_row;
+        next_row = rows.begin;
         ++next_head;
       }
       cp_async_wait<0>();
@@ -303,7 +303,7 @@ class ImpFlashBwdKv {
                                       uint32_t rows_tile) const {
     const FragmentReader<kHeadDim, Fragment::kB> rows(rows_tile, lane());
     // More at once would only fill the registers with fragments read ahead.
-    constexpr int kUnroll = kKeepsFragments ? kHeadDim / 16 : 1;
+    constexpr int kUnroll = kKeepsFragments ? kHeadDim / 16 : kKeyTiles == 1 ? 4 : 2;
 #pragma unroll kUnroll
     for (int d = 0; d < kHeadDim; d += 16) {
       KeyFragments a;
@@ -451,7 +451,7 @@ class ImpFlashBwdKv {
     const FragmentReader<kRows, Fragment::kATrans> scores(scores_tile(), lane());
     const FragmentReader<kHeadDim, Fragment::kBTrans> keys(k_tile(), lane());
     float sums[kRowTiles][kTiles][2][4] = {};
-#pragma unroll 2
+#pragma unroll 4
     for (int j = 0; j < kKeys; j += 16) {
       uint32_t a[kRowTiles][4];
 #pragma unroll
@@ -526,7 +526,7 @@ class ImpFlashBwdKv {
   const BwdScratch& scratch_;
   unsigned char* shared_;
   uint32_t shared_address_;
-  int64_t batch_ = 0;
+  int batch_ = 0;
   int head_k_ = 0;
   Gradient grad_k_, grad_v_;
   KeyFragments k_[kKeptFragments], v_[kKeptFragments];
