@@ -7,6 +7,7 @@
 #include "src/attention/cuda/common/call.h"
 #include "src/attention/cuda/device.h"
 #include "src/attention/cuda/sm80/imp_flash.h"
+#include "src/attention/cuda/sm80/short.h"
 
 namespace strobe::cuda {
 namespace {
@@ -29,6 +30,7 @@ bool reaches_compiled_head_dims(const Params& params, const CudaDevice&) {
 }
 
 const Row kRows[] = {
+    {Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(), sm80::short_reaches, sm80::short_reaches},
     {Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::imp_flash_kernels(),
      reaches_compiled_head_dims<AttentionFwdParams>, reaches_compiled_head_dims<AttentionBwdParams>},
 };

@@ -3,14 +3,15 @@
 // Two forms. "Packed": at most 64 rows and 64 keys, whole rows of S in registers, several heads a block. "Resident":
 // K and V of a head in shared memory, which in the backward also holds Q and dO, while dK and dV stay in registers.
 //
-// The longest sequence (Nq = Nk, multiples of 16) by shared memory of a block; beyond it the general kernels:
-//   head dim          32   64   80   96  128        32   64   80   96  128
-//                          forward                         backward
-//   sm_75 -            -    -    -    -    -         -    -    -    -    -   (no cp.async: the general kernels)
-//   sm_86, 89  99 KB 640  384  304  256  192       320  160  128  112   80
-//   sm_80     163 KB 640  640  512  432  320       320  272  224  192  144
-//   sm_90     227 KB 640  640  640  592  448       320  272  272  208  160
-// short_reach_test.cpp holds the table to this.
+// The longest sequence (Nq = Nk) by shared memory of a block; beyond it, and for the backward of grouped heads, the
+// general kernels. Blackwell's 12.x takes the row of 99 KB.
+//   head dim to       32   64   80   96  128        32   64   80   96  128
+//                            forward                      backward
+//   sm_86, 89  99 KB 640  384  256  192  128       256  176  144  112   80
+//   sm_80     163 KB 640  640  480  384  256       256  272  240  128  128
+//   sm_90     227 KB 640  640  640  576  384       256  272  272  128  128
+// The backward stops where registers do (8 bytes a key and column of dK and dV, in fp32) or where Q, K, V and dO do.
+// short_reach_test.cpp holds the table to the functions below.
 #pragma once
 
 #include <algorithm>
@@ -58,13 +59,9 @@ constexpr int packed_bwd_bytes(int seqlen_q, int seqlen_k, int columns) {
 /// warps a multiprocessor, with 128 or 168 registers a lane.
 constexpr int resident_fwd_most_tiles(int columns) { return columns == 80 ? 6 : 4; }
 constexpr int resident_fwd_warps(int columns) { return columns <= 64 ? 16 : 12; }
-/// 4, or the most where its multiple exceeds the keys less; a mask leaves out whole chunks: the smaller they are, the
-/// more.
-constexpr int resident_fwd_tiles(int seqlen_k, int columns, bool masked) {
-  const int most = resident_fwd_most_tiles(columns);
-  const bool fits_better = round_up(seqlen_k, kShortTile * most) <= round_up(seqlen_k, kShortTile * 4);
-  return !masked && fits_better ? most : 4;
-}
+/// Not by the length, so that a sequence's results do not depend on the longest of its batch. A mask leaves out whole
+/// chunks: the smaller they are, the more.
+constexpr int resident_fwd_tiles(int columns, bool masked) { return masked ? 4 : resident_fwd_most_tiles(columns); }
 constexpr int resident_fwd_bytes(int seqlen_k, int columns, int tiles, int warps) {
   return kHeaderBytes + (2 * round_up(seqlen_k, kShortTile * tiles) + warps * kShortTile) * columns * 2;
 }
@@ -118,7 +115,8 @@ constexpr bool short_fwd_reaches(int shared_memory, int64_t seqlen_q, int64_t se
   if (columns > kShortWidest || seqlen_q > kShortLongest || seqlen_k > kShortLongest) return false;
   const int nq = static_cast<int>(seqlen_q), nk = static_cast<int>(seqlen_k);
   if (in_packed_form(nq, nk)) return packed_fwd_bytes(nq, nk, columns) <= shared_memory;
-  return resident_fwd_bytes(nk, columns, 4, 1) <= shared_memory;
+  return std::max(resident_fwd_bytes(nk, columns, resident_fwd_tiles(columns, false), 1),
+                  resident_fwd_bytes(nk, columns, resident_fwd_tiles(columns, true), 1)) <= shared_memory;
 }
 
 /// The same for a backward call; grouped heads, whose dK and dV are sums over a group, are left to the general kernels.

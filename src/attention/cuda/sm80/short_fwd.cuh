@@ -20,8 +20,7 @@ struct ResidentFwdPlan {
 /// The plan that keeps most warps of the device busy on average: the warp of a block with most row tiles sets its time.
 inline ResidentFwdPlan resident_fwd_plan(const FwdCall& c, const CudaDevice& device, int columns, bool masked) {
   const int row_tiles = std::max(1, round_up(c.seqlen_q, kShortTile) / kShortTile);
-  int tiles = resident_fwd_tiles(c.seqlen_k, columns, masked);
-  if (resident_fwd_bytes(c.seqlen_k, columns, tiles, 1) > device.shared_memory) tiles = 4;
+  const int tiles = resident_fwd_tiles(columns, masked);
   const double blocks_there = static_cast<double>(work_count(c, c.num_heads_q)) / device.multiprocessors;
   ResidentFwdPlan best{tiles, 1, device.multiprocessors};
   double best_busy = 0;

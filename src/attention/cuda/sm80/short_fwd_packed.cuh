@@ -177,15 +177,16 @@ __global__ void __launch_bounds__(kPackedWarps * 32, fwd_packed_blocks(kColumns,
       for (int t = 0; t < kPackedTiles; ++t) m = fmaxf(m, fmaxf(p[t][2 * r], p[t][2 * r + 1]));
       maximum[r] = quad_max(m);
       const float base = maximum[r] == -kInfinity ? 0.0f : maximum[r] * scale;
+      float sums[2] = {};  // as the resident form adds, so that a sequence alone is the sequence in a batch
 #pragma unroll
       for (int t = 0; t < kPackedTiles; ++t) {
 #pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; ++e) {
-          p[t][e] = exp2_approx(p[t][e] * scale - base);
-          sum[r] += p[t][e];
+        for (int e = 0; e < 2; ++e) {
+          p[t][2 * r + e] = exp2_approx(p[t][2 * r + e] * scale - base);
+          sums[e] += p[t][2 * r + e];
         }
       }
-      sum[r] = quad_sum(sum[r]);
+      sum[r] = quad_sum(sums[0] + sums[1]);
     }
   }
   cp_async_wait<0>();
@@ -207,10 +208,10 @@ __global__ void __launch_bounds__(kPackedWarps * 32, fwd_packed_blocks(kColumns,
   for (int r = 0; r < 2; ++r) {
     const int i = tile.row(r);
     const bool empty = keys_of_row<kMasked>(tile.visibility(), i).empty();
-    factor[r] = empty ? 0.0f : factor[r] / sum[r];
+    factor[r] = empty ? 0.0f : __fdividef(factor[r], sum[r]);
     row[r] = i < s.end_q ? data + i * c.out.row_stride : nullptr;
     if (i < s.end_q && lane % 4 == 0) {
-      lse[i] = empty ? -kInfinity : maximum[r] * c.softmax_scale + logf(sum[r]);
+      lse[i] = empty ? -kInfinity : maximum[r] * c.softmax_scale + __logf(sum[r]);
     }
   }
   store_rows<T>(out, factor, row, c.head_dim, lane);

@@ -1,0 +1,59 @@
+// The reach of the short family on CUDA is the table in its configuration.
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "src/attention/cuda/sm80/short_config.h"
+
+namespace strobe::cuda::sm80 {
+namespace {
+
+constexpr int kKilobyte = 1024;
+constexpr std::array kColumns{32, 64, 80, 96, 128};
+
+struct Row {
+  int shared_memory;
+  std::array<int, kColumns.size()> fwd, bwd;
+};
+
+constexpr Row kTable[] = {
+    {99 * kKilobyte, {640, 384, 256, 192, 128}, {256, 176, 144, 112, 80}},
+    {163 * kKilobyte, {640, 640, 480, 384, 256}, {256, 272, 240, 128, 128}},
+    {227 * kKilobyte, {640, 640, 640, 576, 384}, {256, 272, 272, 128, 128}},
+};
+
+TEST(ShortReach, IsTheTable) {
+  for (const Row& row : kTable) {
+    for (std::size_t i = 0; i < kColumns.size(); ++i) {
+      for (int n = 1; n <= 700; ++n) {
+        ASSERT_EQ(short_fwd_reaches(row.shared_memory, n, n, kColumns[i]), n <= row.fwd[i]) << n << ' ' << kColumns[i];
+        ASSERT_EQ(short_bwd_reaches(row.shared_memory, n, n, kColumns[i], false), n <= row.bwd[i])
+            << n << ' ' << kColumns[i];
+        ASSERT_FALSE(short_bwd_reaches(row.shared_memory, n, n, kColumns[i], true));
+      }
+    }
+  }
+}
+
+TEST(ShortReach, NoWiderHeads) {
+  EXPECT_FALSE(short_fwd_reaches(227 * kKilobyte, 8, 8, 256));
+  EXPECT_FALSE(short_bwd_reaches(227 * kKilobyte, 8, 8, 256, false));
+}
+
+/// What the plans ask for is there.
+TEST(ShortReach, PlansFit) {
+  for (const Row& row : kTable) {
+    for (const int columns : kColumns) {
+      for (int nq = 1; nq <= 640; nq += 13) {
+        for (int nk = 1; nk <= 272; ++nk) {
+          if (!short_bwd_reaches(row.shared_memory, nq, nk, columns, false)) continue;
+          const ResidentBwdPlan plan = resident_bwd_plan(row.shared_memory, nq, nk, columns);
+          ASSERT_LE(resident_bwd_bytes(nq, nk, columns, plan), row.shared_memory) << nq << ' ' << nk << ' ' << columns;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strobe::cuda::sm80
