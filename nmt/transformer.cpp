@@ -2,12 +2,12 @@
 
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/nonzero_static.h>
 #include <torch/nn/modules/linear.h>
 
 #include "nmt/vocabulary.h"
 #include "nn/init.h"
+#include "nn/linear.h"
 
 namespace strobe::nmt {
 namespace {
@@ -111,7 +111,7 @@ GeneratorImpl::GeneratorImpl(const ModelConfig& config, const Decoder& decoder) 
   }
 }
 
-at::Tensor GeneratorImpl::forward(const at::Tensor& x) { return at::linear(x, weight_, bias_); }
+at::Tensor GeneratorImpl::forward(const at::Tensor& x) { return nn::linear(x, weight_, bias_); }
 
 TransformerImpl::TransformerImpl(const ModelConfig& config)
     : config_(checked(config)), encoder_(config), decoder_(config, encoder_), generator_(config, decoder_) {

@@ -96,7 +96,7 @@ CrossAttentionImpl::CrossAttentionImpl(const AttentionConfig& config)
   register_module("kv", kv_);
   register_module("out", out_);
   for (const at::Tensor& projection : kv_->weight.chunk(2)) xavier_uniform_(projection);
-  for (const torch::nn::Linear& linear : {q_, out_}) xavier_uniform_(linear->weight);
+  for (const Linear& linear : {q_, out_}) xavier_uniform_(linear->weight);
 }
 
 at::Tensor CrossAttentionImpl::keys_values(const at::Tensor& memory) {

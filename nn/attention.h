@@ -8,11 +8,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 
 #include <cstdint>
 #include <string>
 
+#include "nn/linear.h"
 #include "ops/attention.h"
 
 namespace strobe::nn {
@@ -52,8 +52,8 @@ class SelfAttentionImpl : public torch::nn::Module {
 
  private:
   AttentionConfig config_;
-  torch::nn::Linear qkv_;  // rows: queries, keys, values; each num_heads x head_dim
-  torch::nn::Linear out_;
+  Linear qkv_;  // rows: queries, keys, values; each num_heads x head_dim
+  Linear out_;
 };
 TORCH_MODULE(SelfAttention);
 
@@ -70,9 +70,9 @@ class CrossAttentionImpl : public torch::nn::Module {
 
  private:
   AttentionConfig config_;
-  torch::nn::Linear q_;
-  torch::nn::Linear kv_;  // rows: keys, values
-  torch::nn::Linear out_;
+  Linear q_;
+  Linear kv_;  // rows: keys, values
+  Linear out_;
 };
 TORCH_MODULE(CrossAttention);
 

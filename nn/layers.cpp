@@ -31,7 +31,7 @@ FeedForwardImpl::FeedForwardImpl(const LayerConfig& config)
       dropout_(config.activation_dropout) {
   register_module("hidden", hidden_);
   register_module("out", out_);
-  for (const torch::nn::Linear& linear : {hidden_, out_}) xavier_uniform_(linear->weight);
+  for (const Linear& linear : {hidden_, out_}) xavier_uniform_(linear->weight);
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {

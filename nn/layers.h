@@ -6,13 +6,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 
 #include <cstdint>
 #include <string>
 
 #include "nn/attention.h"
+#include "nn/linear.h"
 
 namespace strobe::nn {
 
@@ -48,8 +48,8 @@ class FeedForwardImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x);
 
  private:
-  torch::nn::Linear hidden_;
-  torch::nn::Linear out_;
+  Linear hidden_;
+  Linear out_;
   Activation activation_;
   double dropout_;
 };

@@ -1,0 +1,82 @@
+#include "nn/linear.h"
+
+#include <ATen/Context.h>
+#include <ATen/Version.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/linear.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+#include <string_view>
+
+namespace strobe::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Fewer rows are not worth the 10 microseconds that oneDNN takes to look up its kernel.
+constexpr int64_t kLeastRows = 24;
+
+using Scalars = c10::List<std::optional<at::Scalar>>;
+using Pointwise = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                             std::string_view operation, Scalars arguments, std::optional<std::string_view> algorithm);
+
+/// ATen's oneDNN product of strided tensors, which it has for its compilers; none where ATen was built without oneDNN.
+const std::optional<c10::TypedOperatorHandle<Pointwise>>& onednn() {
+  static const auto handle = []() -> std::optional<c10::TypedOperatorHandle<Pointwise>> {
+    const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    if (!found || at::get_cpu_capability() != "AVX512") return std::nullopt;
+    return found->typed<Pointwise>();
+  }();
+  return handle;
+}
+
+/// x [M, K], weight [N, K] of any strides -> [M, N].
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  return onednn()->call(x, weight, bias, "none", Scalars(), std::nullopt);
+}
+
+/// x^T y for x [M, K], y [M, N] -> [K, N]. oneDNN is faster where the larger of K and N is the weight's.
+at::Tensor transposed_product(const at::Tensor& x, const at::Tensor& y) {
+  return x.size(1) <= y.size(1) ? product(x.t(), y.t(), std::nullopt) : product(y.t(), x.t(), std::nullopt).t();
+}
+
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias) {
+    context->save_for_backward({x, weight});
+    return product(x, weight, bias);
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor gradient = gradients[0].contiguous();
+    variable_list result(3);
+    if (context->needs_input_grad(0)) result[0] = product(gradient, saved[1].t(), std::nullopt);
+    if (context->needs_input_grad(1)) result[1] = transposed_product(gradient, saved[0]);
+    if (context->needs_input_grad(2)) result[2] = gradient.sum(0);
+    return result;
+  }
+};
+
+bool takes_onednn(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const auto is_fp32 = [](const at::Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == at::kFloat; };
+  return is_fp32(x) && is_fp32(weight) && bias.defined() && x.numel() >= kLeastRows * x.size(-1) &&
+         !at::autocast::is_autocast_enabled(at::kCPU) && at::globalContext().userEnabledMkldnn() && onednn();
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (!takes_onednn(x, weight, bias)) return at::linear(x, weight, bias);
+  const at::Tensor rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
+  const at::Tensor out =
+      at::GradMode::is_enabled() ? LinearFunction::apply(rows, weight, bias) : product(rows, weight, bias);
+  if (x.dim() == 2) return out;
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  return out.view(sizes);
+}
+
+}  // namespace strobe::nn
