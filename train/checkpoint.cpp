@@ -10,6 +10,7 @@
 #include <torch/nn/module.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -109,8 +110,10 @@ Value read_archive(const fs::path& file) {
   return read_pickle({static_cast<const char*>(pickle.get()), size}, read_storage);
 }
 
-/// The first line of what ATen's archive reader says; the rest is a stack trace.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+/// Of what ATen's archive reader says; the rest is guesses and a stack trace.
+std::string first_sentence(const std::string& text) {
+  return text.substr(0, std::min(text.find(". "), text.find('\n')));
+}
 
 std::string list_names(const char* what, const std::vector<std::string>& names) {
   return names.empty() ? "" : fmt::format("; {}: {}", what, fmt::join(names, ", "));
@@ -138,7 +141,7 @@ void save_checkpoint(const fs::path& file, const Dict& content) {
   } catch (const CheckpointError&) {
     throw;
   } catch (const c10::Error& error) {
-    fail(file, "cannot be written: " + first_line(error.what_without_backtrace()));
+    fail(file, "cannot be written: " + first_sentence(error.what_without_backtrace()));
   } catch (const std::exception& error) {
     fail(file, std::string("cannot be written: ") + error.what());
   }
@@ -155,7 +158,7 @@ Dict load_checkpoint(const fs::path& file) {
   } catch (const CheckpointError& error) {
     fail(file, error.what());
   } catch (const c10::Error& error) {
-    fail(file, "cannot be read (truncated, or not a checkpoint): " + first_line(error.what_without_backtrace()));
+    fail(file, "cannot be read (truncated, or not a checkpoint): " + first_sentence(error.what_without_backtrace()));
   } catch (const std::exception& error) {
     fail(file, std::string("cannot be read: ") + error.what());
   }
