@@ -27,6 +27,12 @@ Vocabulary fit(const std::vector<SentencePair>& pairs, const Sides& sides, const
     for (const SentencePair& pair : pairs) sentences.push_back(pair.*side);
   }
   log(std::string("fitting the ") + name + " vocabulary: " + std::to_string(options.size) + " pieces, " + options.type);
+  const auto too_long = std::count_if(sentences.begin(), sentences.end(),
+                                      [](std::string_view text) { return text.size() > kMostBytesToFitOn; });
+  if (too_long > 0 && options.type != "word") {
+    log(std::string("warning: ") + name + " vocabulary: not fitted on " + std::to_string(too_long) +
+        " sentences of more than " + std::to_string(kMostBytesToFitOn) + " bytes");
+  }
   Vocabulary vocabulary = Vocabulary::train(sentences, options);
   if (vocabulary.size() < options.size) {
     log(std::string("warning: ") + name + " vocabulary: " + std::to_string(options.size) +

@@ -7,6 +7,7 @@
 // kUnkId. (SentencePiece itself would make one unknown of several in a row.)
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -19,6 +20,9 @@ namespace strobe::nmt {
 constexpr int64_t kPadId = 0, kUnkId = 1, kBosId = 2, kEosId = 3;
 
 constexpr std::string_view kUnknownText = "\xE2\x81\x87";  // U+2047, what SentencePiece decodes an unknown piece to
+
+/// SentencePiece fits subwords on no longer sentences (its max_sentence_length), and says nothing of it.
+constexpr std::size_t kMostBytesToFitOn = 4192;
 
 struct VocabularyOptions {
   int64_t size = 32000;      // pieces asked for, the most frequent words of "word"; fewer may come out, with a warning

@@ -316,6 +316,18 @@ TEST(Prepare, LeavesOutTrainingPairsByTheirLengthsAndCountsThem) {
   EXPECT_THAT(error_of(options), HasSubstr("left out 7 of 7 pairs"));
 }
 
+TEST(Prepare, SaysWhatTheVocabulariesAreNotFittedOn) {
+  TempFolder folder;
+  PrepareOptions options = small(folder / "data");
+  options.train = folder.write("train.tsv", tsv(0, 100) + std::string(kMostBytesToFitOn + 1, 'q') + "\t数字\n");
+  options.dev = options.test = folder.write("dev.tsv", tsv(100, 5));
+  EXPECT_THAT(run(options).log,
+              Contains("warning: source vocabulary: not fitted on 1 sentences of more than 4192 bytes"));
+  EXPECT_EQ(load_vocabularies(options.data).source.encode("q").back(), kUnkId);
+  options.source_vocabulary = options.target_vocabulary = {500, "word", 1.0, "identity"};
+  EXPECT_THAT(run(options).log, Not(Contains(HasSubstr("not fitted"))));
+}
+
 TEST(Prepare, SidesWithoutAPieceAreLeftOutOfTheTraining) {
   TempFolder folder;
   PrepareOptions options = small(folder / "data");
