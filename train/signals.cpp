@@ -1,11 +1,34 @@
 #include "train/signals.h"
 
+#include <ctime>
+
 namespace strobe::train {
 namespace {
 
-volatile std::sig_atomic_t received_signal = 0;
+/// Launchers and schedulers send a signal to a process and to its whole group: what follows at once is the same
+/// request.
+constexpr std::time_t kOneRequest = 1;  // seconds
 
-void note(int signal) { received_signal = signal; }
+volatile std::sig_atomic_t received_signal = 0;
+volatile std::time_t received_at = 0;
+
+std::time_t seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec;
+}
+
+void note(int signal) {
+  if (signal != received_signal) {
+    received_signal = signal;
+    received_at = seconds();
+  } else if (seconds() > received_at + kOneRequest) {
+    struct sigaction usual = {};
+    usual.sa_handler = SIG_DFL;
+    ::sigaction(signal, &usual, nullptr);
+    ::raise(signal);
+  }
+}
 
 }  // namespace
 
@@ -13,7 +36,7 @@ SignalGuard::SignalGuard() {
   received_signal = 0;
   struct sigaction action = {};
   action.sa_handler = note;
-  action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
+  action.sa_flags = SA_RESTART;
   ::sigemptyset(&action.sa_mask);
   ::sigaction(SIGINT, &action, &interrupt_before_);
   ::sigaction(SIGTERM, &action, &terminate_before_);

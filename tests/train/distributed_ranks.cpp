@@ -41,12 +41,12 @@ int train_for_long(const std::string& folder, bool throws) {
 }
 
 /// Losses are found soon enough for a test, late enough for a busy machine.
-Communicator::Options options() {
+Communicator::Options options(bool expects_nobody) {
   Communicator::Options options;
-  options.join_timeout = std::chrono::seconds(60);
+  options.join_timeout = std::chrono::seconds(expects_nobody ? 1 : 60);
   options.watch.interval = milliseconds(100);
   options.watch.silence_in_failure = milliseconds(1000);
-  options.watch.silence = milliseconds(4000);
+  options.watch.silence = milliseconds(3000);
   options.watch.last_resort = milliseconds(1000);
   return options;
 }
@@ -54,7 +54,7 @@ Communicator::Options options() {
 }  // namespace
 }  // namespace strobe::train
 
-/// Without words the tests; `train FOLDER [throw]`: a long training.
+/// Without words the tests; `train FOLDER [throw]`: a long training; `alone`: waits in vain for the others.
 int main(int argc, char** argv) {
   using namespace strobe::train;
   ::testing::InitGoogleTest(&argc, argv);
@@ -68,7 +68,7 @@ int main(int argc, char** argv) {
       const int status = argc > 2 ? train_for_long(argv[2], argc > 3) : RUN_ALL_TESTS();
       return status;
     };
-    const int status = run_in_world(world, device, body, options());
+    const int status = run_in_world(world, device, body, options(argc == 2));
     ranks.reset();
     return status;
   } catch (const std::exception& error) {

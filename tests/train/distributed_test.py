@@ -94,6 +94,16 @@ def test_torchrun_keeps_the_store():
     assert done.returncode == 0 and done.stdout.count("[  PASSED  ] 2 tests.") == 2, done.stdout
 
 
+@pytest.mark.parametrize("rank, complaint", [(0, "expected 2 processes, found none of rank 1 within 1 s"),
+                                             (1, r"the store at 127.0.0.1:\d+ \(MASTER_ADDR, MASTER_PORT\) cannot be reached")])
+def test_a_rank_that_does_not_come_is_named(rank, complaint):
+    processes = start(2, "alone")
+    processes[1 - rank].kill()
+    processes[1 - rank].wait()
+    status, _, stderr = finish(processes)[rank]
+    assert status == 1 and re.search(complaint, stderr), stderr
+
+
 @pytest.mark.parametrize("size, lost", [(2, 1), (2, 0), (3, 2)])
 def test_a_killed_rank_is_named_by_the_others(training, size, lost):
     processes = training(size)
@@ -187,14 +197,18 @@ def test_two_processes_are_one_with_twice_the_batches(data, tmp_path):
     assert (tmp_path / "two" / "output.txt").exists()
 
 
+def children_of(process):
+    return [int(pid) for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
 def test_the_launcher_names_a_lost_process(data, tmp_path):
     launcher = subprocess.Popen([PROGRAM, "nmt", "train", "--data", data, *SHORT, "--epochs", "100000",
                                  "--validate-every", "0", "--out", tmp_path, "--nproc", "2"],
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "Epoch: 1, loss" not in launcher.stdout.readline():
         assert launcher.poll() is None, launcher.communicate()
-    children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    of_rank = {pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0RANK=")[1][:1]: int(pid) for pid in children}
+    of_rank = {pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0RANK=")[1][:1]: pid
+               for pid in children_of(launcher)}
     os.kill(of_rank[b"1"], signal.SIGKILL)
     stderr = launcher.communicate(timeout=LIMIT)[1]
     assert launcher.returncode == 128 + signal.SIGKILL
@@ -202,12 +216,14 @@ def test_the_launcher_names_a_lost_process(data, tmp_path):
     assert "error: data parallel: rank 1 of 2 is gone" in stderr
 
 
-def test_the_launcher_passes_a_signal_on_once(data, tmp_path):
+def test_a_signal_stops_the_launcher_and_all_it_started(data, tmp_path):
     launcher = subprocess.Popen([PROGRAM, "nmt", "train", "--data", data, *SHORT, "--epochs", "100000",
                                  "--validate-every", "0", "--out", tmp_path, "--nproc", "2"],
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "Epoch: 1, loss" not in launcher.stdout.readline():
         assert launcher.poll() is None, launcher.communicate()
+    for pid in children_of(launcher):  # as a scheduler does that signals every process
+        os.kill(pid, signal.SIGTERM)
     launcher.send_signal(signal.SIGTERM)
     stdout, stderr = launcher.communicate(timeout=LIMIT)
     assert launcher.returncode == 128 + signal.SIGTERM, stderr

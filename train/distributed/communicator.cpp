@@ -201,7 +201,9 @@ int run_in_world(const World& world, at::Device device,
                  const Communicator::Options& options) {
   const auto communicator = std::make_shared<Communicator>(world, device, options);
   try {
-    return body(communicator);
+    const int status = body(communicator);
+    communicator->max(status);  // all leave together: rank 0 may have work left, and the others' errors come with it
+    return status;
   } catch (const std::exception& error) {
     communicator->report(text_of(error));
     throw;

@@ -80,7 +80,8 @@ class Communicator {
   std::unique_ptr<Group> group_;  // null: alone
 };
 
-/// Runs `body` with the processes of `world` joined, and tells the others where it throws.
+/// Runs `body` with the processes of `world` joined, tells the others where it throws, and waits for them where it
+/// returns. What it returns is returned.
 int run_in_world(const World& world, at::Device device,
                  const std::function<int(const std::shared_ptr<Communicator>&)>& body,
                  const Communicator::Options& options = {});
