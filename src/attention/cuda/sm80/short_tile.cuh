@@ -29,9 +29,14 @@ __device__ inline void copy_rows_async(uint32_t tile, const RowSource& source, i
   if (Layout::kChunks % 8 != 0 && team.thread >= step * Layout::kChunks) return;
   const bool inside = chunk * kChunkElements < source.head_dim;
   const auto* from = static_cast<const __half*>(source.data) + row * source.row_stride + chunk * kChunkElements;
-#pragma unroll 4
-  for (; row < last; row += step, from += step * source.row_stride) {
-    cp_async_16(tile + Layout::offset(row, chunk), from, inside && row < source.end);
+  while (true) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (row >= last) return;
+      cp_async_16(tile + Layout::offset(row, chunk), from, inside && row < source.end);
+      row += step;
+      from += step * source.row_stride;
+    }
   }
 }
 
