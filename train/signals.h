@@ -5,8 +5,8 @@
 
 namespace strobe::train {
 
-/// While it lives, the first SIGINT or SIGTERM is only noted; another of the same kind, a second or more after it, has its
-/// usual effect. Restores the handlers. One at a time.
+/// While it lives, the first SIGINT or SIGTERM is only noted; another of the same kind, a second or more after it, has
+/// its usual effect. Restores the handlers. One at a time.
 class SignalGuard {
  public:
   SignalGuard();
