@@ -32,8 +32,13 @@ class NeedsDevice : public ::testing::Environment {
 
 void for_each_setting(const std::function<void(const KernelSetting&)>& body) {
   const std::string path(cuda::name(cuda::active_device().path));
-  body({Algorithm::kImpFlashAttn, true, path + " imp_flash_attn deterministic"});
-  body({Algorithm::kImpFlashAttn, false, path + " imp_flash_attn"});
+  for (const char* family : {"", "general"}) {  // the first takes the short-sequence kernels as far as they reach
+    ASSERT_EQ(setenv("STROBE_CUDA_FAMILY", family, 1), 0);
+    const std::string label = path + " imp_flash_attn" + (*family == '\0' ? "" : " general");
+    body({Algorithm::kImpFlashAttn, true, label + " deterministic"});
+    body({Algorithm::kImpFlashAttn, false, label});
+  }
+  unsetenv("STROBE_CUDA_FAMILY");
 }
 
 struct DeviceMemory::Blocks {

@@ -1,8 +1,10 @@
 #include "src/attention/cuda/kernels.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include "src/attention/cuda/common/call.h"
 #include "src/attention/cuda/device.h"
@@ -14,6 +16,7 @@ namespace {
 
 /// Who serves an algorithm on the paths from lowest to highest; the first that reaches the call.
 struct Row {
+  const char* family;
   Algorithm algorithm;
   Path lowest, highest;
   const Kernels& kernels;
@@ -30,8 +33,9 @@ bool reaches_compiled_head_dims(const Params& params, const CudaDevice&) {
 }
 
 const Row kRows[] = {
-    {Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(), sm80::short_reaches, sm80::short_reaches},
-    {Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::imp_flash_kernels(),
+    {"short", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(), sm80::short_reaches,
+     sm80::short_reaches},
+    {"general", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::imp_flash_kernels(),
      reaches_compiled_head_dims<AttentionFwdParams>, reaches_compiled_head_dims<AttentionBwdParams>},
 };
 
@@ -53,6 +57,15 @@ void check_counts(const Params& p) {
   }
 }
 
+/// STROBE_CUDA_FAMILY=general leaves the others out, so that tests and measurements reach it at every length.
+bool wanted(const Row& row) {
+  constexpr std::string_view kGeneral = "general";
+  const char* family = std::getenv("STROBE_CUDA_FAMILY");
+  if (family == nullptr || *family == '\0') return true;
+  if (family != kGeneral) throw Error(std::string("STROBE_CUDA_FAMILY: expected general, got ") + family);
+  return row.family == kGeneral;
+}
+
 template <class Params>
 const Kernels& find(const Params& params) {
   check_counts(params);
@@ -61,6 +74,7 @@ const Kernels& find(const Params& params) {
   for (const Row& row : kRows) {
     if (row.algorithm != params.algorithm || device.path < row.lowest || device.path > row.highest) continue;
     on_path = true;
+    if (!wanted(row)) continue;
     if (row.reaches(params, device)) return row.kernels;
   }
   if (on_path) {
