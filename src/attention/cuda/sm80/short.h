@@ -7,7 +7,8 @@
 
 namespace strobe::cuda::sm80 {
 
-/// Whether the family runs a call: short_config.h.
+/// Whether the family runs a call: short_config.h; windows, causality among them, in the forward of the packed form
+/// alone.
 bool short_reaches(const AttentionFwdParams& params, const CudaDevice& device);
 bool short_reaches(const AttentionBwdParams& params, const CudaDevice& device);
 
