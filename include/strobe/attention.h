@@ -24,8 +24,8 @@
 //   function of (seed, offset, batch, query head, row, column). In varlen, batch is the
 //     sequence's number and row and column count from its start, so varlen equals dense.
 //   Determinism. Equal inputs give bitwise equal outputs on one machine, whatever the number of threads and whatever
-//   the
-//     other items of the batch; on CUDA the backward of kImpFlashAttn needs `deterministic` for that.
+//     the other items of the batch; on CUDA the backward of kImpFlashAttn needs `deterministic` for that, and the
+//     bounds seqlen_q and seqlen_k of varlen must be equal too, since they choose the kernel.
 //   Accumulation and softmax are fp32; gradients have the input's dtype.
 //   Head dims: multiples of 8 up to 128, and 256. Base pointers and strides of q, k, v, out and the gradients are
 //     multiples of 16 bytes. Strides are not negative, those of what is written at least D; the stride of a dimension
