@@ -135,12 +135,12 @@ std::string test_line(const Evaluation& evaluation) {
 
 int run_experiment(ExperimentOptions options) {
   validate(options.model);
+  options.trainer.schedule.d_model = options.model.d_model;
   validate(options.trainer);
   validate(options.task.validation.search);
   validate(options.test.search);
   options.task.seed = options.trainer.seed;
   options.task.validation.precision = options.test.precision = options.trainer.precision;
-  options.trainer.schedule.d_model = options.model.d_model;
 
   if (!options.trainer.resume.empty()) train::require_resumable(options.trainer.resume);
   train::Dict beginning = load_beginning(options);

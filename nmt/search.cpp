@@ -10,6 +10,7 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <tuple>
 
 #include "nmt/eval_mode.h"
 #include "nmt/vocabulary.h"
@@ -134,31 +135,34 @@ bool settle(Beam& beam, int64_t tokens, const SearchOptions& options) {
          finished.back().score >= upper_bound(beam.live.front().sum, tokens + 1, beam.limit, options);
 }
 
+/// Best first; a NaN before all, so that it is not lost in a sort.
+bool is_better(const Candidate& a, const Candidate& b) {
+  if (std::isnan(a.sum) || std::isnan(b.sum)) return std::isnan(a.sum) && !std::isnan(b.sum);
+  return std::tie(b.sum, a.parent, a.token) < std::tie(a.sum, b.parent, b.token);
+}
+
 /// The best continuations of every sentence: scores [B * width, V], of which each sentence has `width` rows.
 std::vector<std::vector<Candidate>> best_candidates(const at::Tensor& scores, const std::vector<Beam>& beams,
                                                     int64_t width, const SearchOptions& options) {
-  const auto sentences = static_cast<int64_t>(beams.size());
-  const int64_t vocabulary = scores.size(1);
-  at::Tensor sums = at::empty({sentences, width, 1}, at::dtype(at::kFloat));
-  for (int64_t b = 0; b < sentences; ++b) {
-    for (int64_t w = 0; w < width; ++w) {
-      const auto& live = beams[b].live;
-      sums.mutable_data_ptr<float>()[b * width + w] =
-          static_cast<float>(w < static_cast<int64_t>(live.size()) ? live[w].sum : kMinusInfinity);
-    }
-  }
-  const at::Tensor totals = scores.view({sentences, width, vocabulary}) + sums.to(scores.device());
-  // Of 2 * beam continuations at most `beam` end in eos, so that `beam` others are among them.
-  const int64_t count = std::min(2 * options.beam, width * vocabulary);
-  auto [values, places] = at::topk(totals.view({sentences, -1}), count);
+  // Of 2 * beam continuations at most `beam` end in eos, so that `beam` others are among them. No row can have more of
+  // them than that, so each row's best are found before the sums are added: a pass over the vocabulary less.
+  const int64_t count = std::min(2 * options.beam, scores.size(1));
+  auto [values, tokens] = at::topk(scores, count);
   values = values.cpu();
-  places = places.cpu();
+  tokens = tokens.cpu();
   std::vector<std::vector<Candidate>> candidates(beams.size());
-  for (int64_t b = 0; b < sentences; ++b) {
-    for (int64_t c = 0; c < count; ++c) {
-      const int64_t place = places.const_data_ptr<int64_t>()[b * count + c];
-      candidates[b].push_back({place / vocabulary, place % vocabulary, values.const_data_ptr<float>()[b * count + c]});
+  for (std::size_t b = 0; b < beams.size(); ++b) {
+    std::vector<Candidate>& best = candidates[b];
+    for (std::size_t w = 0; w < beams[b].live.size(); ++w) {
+      const int64_t row = (static_cast<int64_t>(b) * width + static_cast<int64_t>(w)) * count;
+      for (int64_t c = row; c < row + count; ++c) {
+        const double sum = beams[b].live[w].sum + values.const_data_ptr<float>()[c];
+        best.push_back({static_cast<int64_t>(w), tokens.const_data_ptr<int64_t>()[c], sum});
+      }
     }
+    const auto kept = std::min(best.size(), static_cast<std::size_t>(2 * options.beam));
+    std::partial_sort(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(kept), best.end(), is_better);
+    best.resize(kept);
   }
   return candidates;
 }

@@ -22,7 +22,7 @@ struct SearchOptions {
 struct Hypothesis {
   std::vector<int64_t> ids;      // without bos and eos
   double score = 0.0;            // as compared
-  double log_probability = 0.0;  // natural, the sum over the tokens, eos included; summed in fp32
+  double log_probability = 0.0;  // natural, the sum over the tokens, eos included, of fp32 values
 };
 
 /// A sentence's hypotheses, best first; never empty. All of them are finished, or, where none is by max_length, all

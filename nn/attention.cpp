@@ -58,7 +58,8 @@ void KeyValueCache::reorder(const at::Tensor& rows) {
   if (length_ == 0) return;
   at::Tensor reordered =
       at::empty({rows.size(0), storage_.size(1), storage_.size(2), storage_.size(3)}, storage_.options());
-  reordered.narrow(1, 0, length_).copy_(storage_.narrow(1, 0, length_).index_select(0, rows));
+  at::Tensor used = reordered.narrow(1, 0, length_);
+  at::index_select_out(used, storage_.narrow(1, 0, length_), 0, rows);
   storage_ = reordered;
 }
 

@@ -39,7 +39,9 @@ void validate(const ScheduleOptions& options) {
   require(options.warmup >= (needs_warmup ? 1 : 0), needs_warmup ? "warmup >= 1" : "warmup >= 0",
           static_cast<double>(options.warmup));
   if (options.kind != Kind::kCosine) return;
-  require(options.total_updates > options.warmup, "total_updates > warmup", static_cast<double>(options.total_updates));
+  require(options.total_updates > options.warmup,
+          "total_updates > warmup (" + std::to_string(options.warmup) + " updates of rising learning rate)",
+          static_cast<double>(options.total_updates));
   require(options.min_lr >= 0 && options.min_lr <= options.lr, "0 <= min_lr <= lr", options.min_lr);
 }
 

@@ -21,6 +21,9 @@ void validate(const TrainerOptions& options) {
   require(options.validate_every_updates >= 0, "validate_every_updates >= 0", options.validate_every_updates);
   require(options.save_every >= 0, "save_every >= 0", options.save_every);
   require(options.keep_last >= 0, "keep_last >= 0", options.keep_last);
+  ScheduleOptions schedule = options.schedule;
+  if (schedule.total_updates == 0) schedule.total_updates = schedule.warmup + 1;  // not known before the data
+  validate(schedule);
 }
 
 int64_t planned_updates(const TrainerOptions& options, int64_t batches) {
