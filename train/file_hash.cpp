@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "strobe/types.h"
 
@@ -11,12 +12,13 @@ namespace strobe::train {
 
 std::string file_hash(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  std::ostringstream content;
-  if (!in || (std::filesystem::file_size(file) > 0 && !(content << in.rdbuf()))) {
+  std::ostringstream stream;
+  if (!in || (std::filesystem::file_size(file) > 0 && !(stream << in.rdbuf()))) {
     throw Error("file hash: " + file.string() + " cannot be read");
   }
-  c10::sha1 hash(content.str());
-  if (content.str().empty()) hash.reset();
+  const std::string content = std::move(stream).str();
+  c10::sha1 hash(content);
+  if (content.empty()) hash.reset();
   return hash.str();
 }
 
