@@ -115,6 +115,19 @@ def test_a_killed_rank_is_named_by_the_others(training, size, lost):
     assert time.monotonic() - since < 30
 
 
+def test_a_standstill_of_the_machine_is_nobodys_silence(training):
+    processes = training(3)
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    processes[2].kill()
+    time.sleep(1.5)  # beyond the silence that makes a process lost
+    processes[0].send_signal(signal.SIGCONT)
+    time.sleep(0.3)
+    processes[1].send_signal(signal.SIGCONT)
+    for status, _, stderr in finish(processes)[:2]:
+        assert status == 1 and "rank 2 of 3 is gone" in stderr, stderr
+
+
 def test_a_frozen_rank_ends_the_run(training):
     processes = training(2)
     processes[1].send_signal(signal.SIGSTOP)

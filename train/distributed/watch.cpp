@@ -18,7 +18,7 @@ constexpr const char* kLeft = "left";           // the last beat of a process th
 Watch::Watch(c10::intrusive_ptr<c10d::Store> store, const World& world, const Timing& timing,
              std::function<void()> on_loss)
     : store_(std::move(store)), world_(world), timing_(timing), on_loss_(std::move(on_loss)) {
-  peers_.resize(static_cast<std::size_t>(world.size), {"", Clock::now()});
+  peers_.resize(static_cast<std::size_t>(world.size));
   for (int rank = 0; rank < world.size; ++rank) keys_.push_back(key(rank));
   thread_ = std::thread([this] { run(); });
 }
@@ -53,6 +53,8 @@ void Watch::run() {
     }
     std::unique_lock lock(mutex_);
     if (verdict_) break;
+    rounds_ = count;
+    changed_.notify_all();
     if (changed_.wait_for(lock, timing_.interval, [this] { return stopping_; })) return;
   }
   try {
@@ -67,14 +69,15 @@ void Watch::run() {
 
 void Watch::listen() {
   if (store_->check({kVerdictKey})) return accept(store_->get_to_str(kVerdictKey));
-  const auto now = Clock::now();
   const auto beats = store_->multiGet(keys_);
   for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
+    Peer& peer = peers_[rank];
+    ++peer.silent_rounds;
     std::string beat(beats[rank].begin(), beats[rank].end());
-    if (beat != peers_[rank].beat) peers_[rank] = {std::move(beat), now};
+    if (beat != peer.beat) peer = {std::move(beat)};
   }
   if (const std::optional<int> rank = silent_peer()) {
-    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now - peers_[*rank].heard).count();
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(silence_of(peers_[*rank])).count();
     const bool left = peers_[*rank].beat == kLeft;
     propose(*rank, left ? "has left the run" : fmt::format("is gone: nothing heard of it for {} s", seconds));
   }
@@ -82,14 +85,13 @@ void Watch::listen() {
 
 /// The one that has been silent longest, if that is too long. Who has left is missed only when a collective fails.
 std::optional<int> Watch::silent_peer() const {
-  const auto now = Clock::now();
   const auto limit = collective_failed_ ? timing_.silence_in_failure : timing_.silence;
   std::optional<int> longest;
   for (int rank = 0; rank < world_.size; ++rank) {
     const Peer& peer = peers_[static_cast<std::size_t>(rank)];
-    if (rank == world_.rank || now - peer.heard < limit) continue;
+    if (rank == world_.rank || silence_of(peer) < limit) continue;
     if (peer.beat == kLeft && !collective_failed_) continue;
-    if (!longest || peer.heard < peers_[static_cast<std::size_t>(*longest)].heard) longest = rank;
+    if (!longest || peer.silent_rounds > peers_[static_cast<std::size_t>(*longest)].silent_rounds) longest = rank;
   }
   return longest;
 }
@@ -119,7 +121,8 @@ std::optional<std::string> Watch::diagnose() {
   collective_failed_ = true;
   std::unique_lock lock(mutex_);
   // Twice the silence: a heartbeat on a machine under load is late too.
-  changed_.wait_for(lock, 2 * timing_.silence_in_failure + timing_.interval, [this] { return verdict_.has_value(); });
+  const int64_t last = rounds_ + 2 * timing_.silence_in_failure / timing_.interval + 1;
+  changed_.wait(lock, [&] { return verdict_ || rounds_ >= last; });
   return verdict_;
 }
 

@@ -25,6 +25,9 @@ namespace strobe::train {
 /// is not taken for lost. The first process that finds another silent writes the verdict into the store; all take that
 /// one. The store itself goes with the process that keeps it: who cannot reach it any more takes that process for lost.
 ///
+/// Silence is counted in this process's own rounds of listening: when the whole machine stands still for a while, nobody
+/// has listened either, and nobody is lost.
+///
 /// A process that computes for long, or waits in a collective that nothing can end (over Gloo, for one that is frozen
 /// or whose machine has gone), cannot take notice of the verdict: at last the watching thread ends it, as an exception
 /// that nobody catches does, with the verdict on stderr.
@@ -48,7 +51,7 @@ class Watch {
   /// What ended the run, naming the rank; none while all is well.
   std::optional<std::string> verdict() const;
 
-  /// To be asked when a collective has failed here: waits a bounded time for the verdict. None where all others live.
+  /// To be asked when a collective has failed here: waits some rounds for the verdict. None where all others live.
   std::optional<std::string> diagnose();
 
   /// Ends the run on all processes, since this one cannot go on.
@@ -58,13 +61,14 @@ class Watch {
   using Clock = std::chrono::steady_clock;
   struct Peer {
     std::string beat;
-    Clock::time_point heard;
+    int silent_rounds = 0;  // of listening since the beat changed
   };
   std::string key(int rank) const { return "beat/" + std::to_string(rank); }
   std::string name(int rank) const;
   void run();
   void listen();
   void say(const std::string& beat);
+  std::chrono::milliseconds silence_of(const Peer& peer) const { return peer.silent_rounds * timing_.interval; }
   std::optional<int> silent_peer() const;
   void propose(int rank, const std::string& text);
   void accept(const std::string& verdict);
@@ -82,6 +86,7 @@ class Watch {
   std::condition_variable changed_;
   std::optional<std::string> verdict_;
   int lost_rank_ = -1;
+  int64_t rounds_ = 0;  // of listening so far
   bool stopping_ = false;
   std::thread thread_;
 };
