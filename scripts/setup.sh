@@ -48,6 +48,12 @@ make_venv() {
   echo "$stamp" >"$folder/stamp"
 }
 
+# The originals' vocabulary and zero-shot templates come with this wheel; what it requires is only for running it.
+add_cn_clip() {
+  compgen -G "$1/lib/python3.*/site-packages/cn_clip-*" >/dev/null && return
+  "$1/bin/pip" install --quiet --disable-pip-version-check --no-deps -c requirements/constraints.txt cn_clip
+}
+
 step "system packages" install_packages
 if [ "$build" = cuda ]; then
   wheels=(torch)
@@ -60,6 +66,8 @@ else
   # libtorch_cpu needs only these two of the wheel's CUDA dependencies.
   step "libtorch for the CPU (.venv)" make_venv .venv --no-deps torch nvidia-cuda-runtime nvidia-cuda-cupti
 fi
+step "cn_clip (.venv)" add_cn_clip .venv
 if [ "$tests" = --tests ]; then
   step "test oracles (.venv-test)" make_venv .venv-test -r requirements/tests.txt
+  step "cn_clip (.venv-test)" add_cn_clip .venv-test
 fi
