@@ -63,6 +63,9 @@ int run(int argc, char** argv) {
   add_nmt_translate(*nmt);
   add_nmt_score(*nmt);
   add_nmt_average(*nmt);
+  CLI::App* clip = app.add_subcommand("clip", "Chinese-CLIP fine-tuning and evaluation");
+  clip->require_subcommand(1);
+  add_clip_demo_data(*clip);
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
   bench->require_subcommand(1);
   add_bench_attention(*bench);
