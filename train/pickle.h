@@ -1,4 +1,4 @@
-// Python's pickle, as far as checkpoints need it: protocol 2, plain values and tensors.
+// Python's pickle, as far as checkpoints need it: plain values and tensors, protocol 2 written, 2 to 5 read.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
-// The opcodes of pickle's protocol 2 that checkpoints use, and the storage classes that tensors name (CPython's
-// pickletools.py; torch/storage.py).
+// The opcodes of pickle's protocol 2 that checkpoints use, those of protocols 3 to 5 that plain values add, and the
+// storage classes that tensors name (CPython's pickletools.py; torch/storage.py).
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -39,9 +39,15 @@ enum Opcode : unsigned char {
   kNewTrue = 0x88,
   kNewFalse = 0x89,
   kLong1 = 0x8a,
+  kShortBinUnicode = 0x8c,
+  kBinUnicode8 = 0x8d,
+  kStackGlobal = 0x93,
+  kMemoize = 0x94,
+  kFrame = 0x95,
 };
 
-constexpr int kProtocol = 2;
+constexpr int kProtocol = 2;         // written; the lowest that is read
+constexpr int kHighestProtocol = 5;  // read
 
 struct StorageClass {
   const char* name;

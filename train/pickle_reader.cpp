@@ -134,9 +134,12 @@ class Reader {
   void execute(Opcode opcode) {
     switch (opcode) {
       case kProto:
-        if (const int protocol = take<uint8_t>(); protocol != kProtocol) {
-          fail(fmt::format("expected protocol {}, found {}", kProtocol, protocol));
+        if (const int protocol = take<uint8_t>(); protocol < kProtocol || protocol > kHighestProtocol) {
+          fail(fmt::format("expected protocol {} to {}, found {}", kProtocol, kHighestProtocol, protocol));
         }
+        return;
+      case kFrame:  // how many bytes to read at once
+        take<uint64_t>();
         return;
       case kMark:
         return marks_.push_back(stack_.size());
@@ -158,6 +161,10 @@ class Reader {
         return push(Value(std::bit_cast<double>(__builtin_bswap64(take<uint64_t>()))));
       case kBinUnicode:
         return push(Value(std::string(take_bytes(take<uint32_t>()))));
+      case kShortBinUnicode:
+        return push(Value(std::string(take_bytes(take<uint8_t>()))));
+      case kBinUnicode8:
+        return push(Value(std::string(take_bytes(take<uint64_t>()))));
       case kShortBinString:
         return push(Value(std::string(take_bytes(take<uint8_t>()))));
       case kEmptyList:
@@ -186,12 +193,20 @@ class Reader {
         return put_memo(take<uint8_t>());
       case kLongBinPut:
         return put_memo(take<uint32_t>());
+      case kMemoize:
+        return put_memo(static_cast<uint32_t>(memo_.size()));
       case kBinGet:
         return get_memo(take<uint8_t>());
       case kLongBinGet:
         return get_memo(take<uint32_t>());
-      case kGlobal:
-        return global();
+      case kGlobal: {
+        const std::string_view module = take_line();
+        return global(module, take_line());
+      }
+      case kStackGlobal: {
+        const std::vector<Ref> names = pop_many(2);
+        return global(leaf<std::string>(*names[0], "a str"), leaf<std::string>(*names[1], "a str"));
+      }
       case kBinPersId:
         return persistent();
       case kReduce:
@@ -202,7 +217,7 @@ class Reader {
         break;
     }
     --position_;
-    fail(fmt::format("opcode 0x{:02x} has no place in a checkpoint", static_cast<int>(opcode)));
+    fail(fmt::format("opcode 0x{:02x} has no place among plain values and tensors", static_cast<int>(opcode)));
   }
 
   int64_t take_long() {
@@ -233,9 +248,8 @@ class Reader {
     stack_.push_back(entry->second);
   }
 
-  void global() {
-    const std::string_view module = take_line();
-    std::string name = fmt::format("{}.{}", module, take_line());
+  void global(std::string_view module, std::string_view attribute) {
+    std::string name = fmt::format("{}.{}", module, attribute);
     if (!is_known_global(name))
       fail(fmt::format("refused the global \"{}\": only plain values and tensors are read", name));
     push(GlobalNode{std::move(name)});
