@@ -4,11 +4,13 @@
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace strobe::nn {
 namespace {
@@ -77,6 +79,21 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   return out.view(sizes);
+}
+
+at::Tensor for_products(const at::Tensor& parameter) {
+  const at::DeviceType device = parameter.device().type();
+  if (!at::autocast::is_autocast_enabled(device)) return parameter;
+  return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), parameter, device);
+}
+
+at::Tensor joint_linear(const at::Tensor& x, c10::ArrayRef<Linear> layers) {
+  std::vector<at::Tensor> weights, biases;
+  for (const Linear& layer : layers) {
+    weights.push_back(for_products(layer->weight));
+    biases.push_back(for_products(layer->bias));
+  }
+  return linear(x, at::cat(weights), at::cat(biases));
 }
 
 }  // namespace strobe::nn

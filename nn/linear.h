@@ -12,6 +12,9 @@ namespace strobe::nn {
 /// behind at::linear, which everything else goes through.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
+/// A parameter as products take it here: in the dtype of the device's autocast region, if in one.
+at::Tensor for_products(const at::Tensor& parameter);
+
 /// torch::nn::Linear over it, with the same parameters.
 class LinearImpl : public torch::nn::LinearImpl {
  public:
@@ -19,5 +22,8 @@ class LinearImpl : public torch::nn::LinearImpl {
   at::Tensor forward(const at::Tensor& x) { return linear(x, weight, bias); }
 };
 TORCH_MODULE(Linear);
+
+/// Several layers of the same input as one product: x [..., in] -> [..., out of the first, out of the second, ...].
+at::Tensor joint_linear(const at::Tensor& x, c10::ArrayRef<Linear> layers);
 
 }  // namespace strobe::nn
