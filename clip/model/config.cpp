@@ -21,6 +21,7 @@ const std::vector<VisionConfig>& visions() {
        .width = 1024,
        .patch_size = 14},
       {.name = "ViT-H-14", .embed_dim = 1024, .layers = {32}, .width = 1280, .patch_size = 14, .head_width = 80},
+      {.name = "ViT-mini-16-96", .embed_dim = 256, .image_resolution = 96, .layers = {4}, .width = 256},
   };
   return all;
 }
@@ -34,6 +35,11 @@ const std::vector<TextConfig>& texts() {
        .num_hidden_layers = 24,
        .num_attention_heads = 16,
        .intermediate_size = 4096},
+      {.name = "BERT-mini-chinese",
+       .hidden_size = 256,
+       .num_hidden_layers = 4,
+       .num_attention_heads = 4,
+       .intermediate_size = 1024},
   };
   return all;
 }

@@ -1,5 +1,6 @@
 // The sizes of Chinese-CLIP's towers (Yang et al. 2022, arXiv 2211.01335), under the names that its configuration files
-// (cn_clip/clip/model_configs) have.
+// (cn_clip/clip/model_configs) have, and the small ones of our own that train on a CPU in minutes: ViT-mini-16-96, and
+// BERT-mini-chinese with the sizes of BERT-Mini (Turc et al. 2019, arXiv 1908.08962).
 #pragma once
 
 #include <cstdint>
