@@ -1,20 +1,16 @@
 #include "train/checkpoint.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/util/Exception.h>
 #include <caffe2/serialize/inline_container.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/nn/module.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-
+#include "train/atomic_file.h"
+#include "train/mapped_file.h"
 #include "train/pickle.h"
+#include "train/zip_archive.h"
 
 namespace strobe::train {
 namespace {
@@ -25,94 +21,35 @@ namespace fs = std::filesystem;
   throw CheckpointError("checkpoint " + file.string() + ": " + what);
 }
 
-/// A file that takes its final name only when all of it is on the disk.
-class AtomicFile {
- public:
-  explicit AtomicFile(const fs::path& file) : file_(file), temporary_(file.string() + ".tmp") {
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd_ < 0) fail(file_, std::string("cannot be written: ") + std::strerror(errno));
-  }
-
-  ~AtomicFile() {
-    if (fd_ < 0) return;
-    ::close(fd_);
-    ::unlink(temporary_.c_str());
-  }
-
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  /// Remembers a failure for commit() instead of reporting it: the archive writer's destructor cannot bear one.
-  void write(const char* data, std::size_t size) {
-    while (size > 0 && error_ == 0) {
-      const ssize_t written = ::write(fd_, data, size);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) {
-        error_ = errno;
-        return;
-      }
-      data += written;
-      size -= static_cast<std::size_t>(written);
-    }
-  }
-
-  void commit() {
-    if (error_ == 0 && ::fsync(fd_) != 0) error_ = errno;
-    if (error_ != 0) fail(file_, std::string("cannot be written: ") + std::strerror(error_));
-    if (::rename(temporary_.c_str(), file_.c_str()) != 0) {
-      fail(file_, std::string("cannot be renamed from ") + temporary_ + ": " + std::strerror(errno));
-    }
-    ::close(std::exchange(fd_, -1));
-    sync_folder();
-  }
-
- private:
-  /// Without it the rename may be lost with the power. Some file systems cannot do it, and then the file is there
-  /// anyway.
-  void sync_folder() const {
-    const std::string folder = file_.has_parent_path() ? file_.parent_path().string() : ".";
-    const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    ::fsync(fd);
-    ::close(fd);
-  }
-
-  fs::path file_;
-  std::string temporary_;
-  int fd_ = -1;
-  int error_ = 0;
-};
-
 at::Tensor bytes_on_cpu(const c10::Storage& storage) {
   at::Tensor bytes = at::empty({0}, at::device(storage.device()).dtype(at::kByte));
   bytes.set_(storage, 0, {static_cast<int64_t>(storage.nbytes())}, {1});
   return bytes.cpu();
 }
 
+/// How torch.save's files began before version 1.6: its magic number as a pickle of protocol 2.
+constexpr std::string_view kLegacyStart("\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19", 14);
+
 /// Throws CheckpointError without the name of the file.
-Value read_archive(const fs::path& file) {
-  caffe2::serialize::PyTorchStreamReader reader(file.string());
-  if (!reader.hasRecord("data.pkl"))
+Value read_archive(const fs::path& file, Objects objects) {
+  const auto mapped = MappedFile::open(file);
+  if (mapped->bytes().starts_with(kLegacyStart)) {
+    throw CheckpointError(
+        "is of the form that PyTorch wrote before version 1.6, not a checkpoint in a zip archive: load "
+        "and save it once with a newer PyTorch");
+  }
+  const ZipArchive archive(mapped->bytes());
+  if (!archive.contains("data.pkl"))
     throw CheckpointError("expected a checkpoint, found a zip archive without data.pkl");
-  if (reader.hasRecord("byteorder")) {
-    const auto [order, size] = reader.getRecord("byteorder");
-    if (std::string_view(static_cast<const char*>(order.get()), size) != "little")
-      throw CheckpointError("is not little-endian");
+  if (archive.contains("byteorder") && archive.record("byteorder") != "little") {
+    throw CheckpointError("is not little-endian");
   }
   const auto read_storage = [&](const std::string& name, std::size_t bytes) {
-    const std::string record = "data/" + name;
-    if (!reader.hasRecord(record)) throw CheckpointError("lacks the record " + record);
-    if (reader.getRecordSize(record) < bytes) throw CheckpointError("the record " + record + " is too short");
-    auto [data, size] = reader.getRecord(record);
-    return c10::Storage(c10::Storage::use_byte_size_t(), size, std::move(data));
+    const std::string_view data = archive.record("data/" + name);
+    if (data.size() < bytes) throw CheckpointError("the record data/" + name + " is too short");
+    return mapped->storage(data);
   };
-  const auto [pickle, size] = reader.getRecord("data.pkl");
-  return read_pickle({static_cast<const char*>(pickle.get()), size}, read_storage);
-}
-
-/// Of what ATen's archive reader says; the rest is guesses and a stack trace.
-std::string first_sentence(const std::string& text) {
-  return text.substr(0, std::min(text.find(". "), text.find('\n')));
+  return read_pickle(archive.record("data.pkl"), read_storage, objects);
 }
 
 std::string list_names(const char* what, const std::vector<std::string>& names) {
@@ -123,9 +60,7 @@ std::string list_names(const char* what, const std::vector<std::string>& names) 
 
 void save_checkpoint(const fs::path& file, const Dict& content) {
   const Pickle pickle = write_pickle(content);
-  try {
-    if (file.has_parent_path()) fs::create_directories(file.parent_path());
-    AtomicFile output(file);
+  write_atomically(file, [&](AtomicFile& output) {
     caffe2::serialize::PyTorchStreamWriter archive([&](const void* data, std::size_t size) {
       output.write(static_cast<const char*>(data), size);
       return size;
@@ -137,28 +72,16 @@ void save_checkpoint(const fs::path& file, const Dict& content) {
       archive.writeRecord(fmt::format("data/{}", i), bytes.const_data_ptr(), bytes.nbytes());
     }
     archive.writeEndOfFile();
-    output.commit();
-  } catch (const CheckpointError&) {
-    throw;
-  } catch (const c10::Error& error) {
-    fail(file, "cannot be written: " + first_sentence(error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    fail(file, std::string("cannot be written: ") + error.what());
-  }
+  });
 }
 
-Dict load_checkpoint(const fs::path& file) {
-  std::error_code ignored;
-  if (!fs::exists(file, ignored)) fail(file, "no such file");
-  if (!fs::is_regular_file(file, ignored)) fail(file, "is not a file");
+Dict load_checkpoint(const fs::path& file, Objects objects) {
   try {
-    Value root = read_archive(file);
+    Value root = read_archive(file, objects);
     (void)root.as_dict();
     return std::get<Dict>(std::move(root.data));
   } catch (const CheckpointError& error) {
     fail(file, error.what());
-  } catch (const c10::Error& error) {
-    fail(file, "cannot be read (truncated, or not a checkpoint): " + first_sentence(error.what_without_backtrace()));
   } catch (const std::exception& error) {
     fail(file, std::string("cannot be read: ") + error.what());
   }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "train/pickle.h"
 #include "train/value.h"
 
 namespace torch::nn {
@@ -16,10 +17,11 @@ namespace strobe::train {
 /// old or the new one, whole. Tensors on other devices are stored as the CPU's. Throws CheckpointError naming the file.
 void save_checkpoint(const std::filesystem::path& file, const Dict& content);
 
-/// Reads what save_checkpoint or Python's torch.save wrote; the tensors are on the CPU. Only plain values and tensors
-/// are made: a pickle that names anything else is refused by that name, nothing in it is ever executed. Throws
-/// CheckpointError naming the file and what is wrong with it.
-Dict load_checkpoint(const std::filesystem::path& file);
+/// Reads what save_checkpoint or Python's torch.save wrote; the tensors are on the CPU and map the file, so that a
+/// large one costs address space and not memory (writing to them does not change it). Only plain values and tensors are
+/// made: a pickle that names anything else is refused by that name (Objects in pickle.h says what else can be read),
+/// nothing in it is ever executed. Throws CheckpointError naming the file and what is wrong with it.
+Dict load_checkpoint(const std::filesystem::path& file, Objects objects = Objects::kRefused);
 
 /// The named parameters and buffers of a module: the tensors themselves, not copies.
 Dict module_state(const torch::nn::Module& module);

@@ -27,8 +27,14 @@ Pickle write_pickle(const Value& root);
 /// throws.
 using StorageReader = std::function<c10::Storage(const std::string& name, std::size_t bytes)>;
 
-/// Reads plain values, OrderedDict, torch.Size, tensors and parameters (as tensors). Nothing is executed: any other
-/// global is refused by its name. Throws CheckpointError.
-Value read_pickle(std::string_view data, const StorageReader& read_storage);
+/// What becomes of objects that are neither values nor tensors. Nothing is executed either way.
+enum class Objects {
+  kRefused,  // by the name of their class
+  kOpaque,   // those of the classes that people put beside weights (argparse.Namespace, numpy's scalars, dtypes, paths,
+             // ...) become Opaque, TorchScript's modules a Dict of their attributes; others are refused by name
+};
+
+/// Reads plain values, OrderedDict, torch.Size, tensors and parameters (as tensors). Throws CheckpointError.
+Value read_pickle(std::string_view data, const StorageReader& read_storage, Objects objects = Objects::kRefused);
 
 }  // namespace strobe::train

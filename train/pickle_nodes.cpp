@@ -15,6 +15,10 @@ class Converter {
     if (const auto* list = std::get_if<ListNode>(&node.data)) return convert(list->items, depth);
     if (const auto* tuple = std::get_if<TupleNode>(&node.data)) return Tuple{convert(tuple->items, depth)};
     if (const auto* dict = std::get_if<DictNode>(&node.data)) return convert(*dict, depth);
+    if (const auto* object = std::get_if<ObjectNode>(&node.data)) return convert(*object, depth);
+    if (const auto* global = std::get_if<GlobalNode>(&node.data); global != nullptr && global->is_object_class) {
+      return Opaque{global->name};
+    }
     throw CheckpointError("pickle: a class or a storage has no place among the values");
   }
 
@@ -27,8 +31,14 @@ class Converter {
 
   Dict convert(const DictNode& node, int depth) {
     Dict dict;
+    if (node.is_ordered) dict.mark_ordered();
     for (const auto& [key, item] : node.items) dict[convert_key(*key)] = convert(*item, depth + 1);
     return dict;
+  }
+
+  Value convert(const ObjectNode& node, int depth) {
+    if (!is_script_class(node.class_name)) return Opaque{node.class_name};
+    return node.attributes == nullptr ? Value(Dict{}) : convert(*node.attributes, depth + 1);
   }
 
   static DictKey convert_key(const Node& node) {
@@ -43,6 +53,8 @@ class Converter {
 };
 
 }  // namespace
+
+bool is_script_class(std::string_view name) { return name.starts_with("__torch__."); }
 
 Value to_value(const Node& node) { return Converter().convert(node, 0); }
 

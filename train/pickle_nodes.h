@@ -5,6 +5,7 @@
 #include <c10/core/Storage.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -23,9 +24,15 @@ struct TupleNode {
 };
 struct DictNode {
   std::vector<std::pair<Ref, Ref>> items;
+  bool is_ordered = false;
 };
 struct GlobalNode {
   std::string name;
+  bool is_object_class = false;  // of objects that are read as opaque
+};
+struct ObjectNode {
+  std::string class_name;
+  Ref attributes = nullptr;  // null: none
 };
 struct StorageNode {
   c10::Storage storage;
@@ -35,11 +42,15 @@ struct StorageNode {
 
 /// Lists and dicts are filled after others may refer to them, so a pickle's machine works on references.
 struct Node {
-  std::variant<Value, ListNode, TupleNode, DictNode, GlobalNode, StorageNode> data;
+  std::variant<Value, ListNode, TupleNode, DictNode, GlobalNode, ObjectNode, StorageNode> data;
 };
 
-/// The tree below a node, shared parts copied. Throws CheckpointError for what is nested too deep (a list may hold
-/// itself), has too many values (a short pickle can name one list many times over) or is no value.
+/// TorchScript's classes, whose attributes are read.
+bool is_script_class(std::string_view name);
+
+/// The tree below a node, shared parts copied; objects and classes as Objects::kOpaque says. Throws CheckpointError for
+/// what is nested too deep (a list may hold itself), has too many values (a short pickle can name one list many times
+/// over) or is no value.
 Value to_value(const Node& node);
 
 }  // namespace strobe::train::pickle

@@ -33,6 +33,7 @@ enum Opcode : unsigned char {
   kReduce = 'R',
   kBuild = 'b',
   kProto = 0x80,
+  kNewObj = 0x81,
   kTuple1 = 0x85,
   kTuple2 = 0x86,
   kTuple3 = 0x87,

@@ -23,7 +23,12 @@ const StorageClass* find_storage_class(std::string_view global) {
   return nullptr;
 }
 
-bool is_known_global(std::string_view name) {
+template <std::size_t N>
+bool is_among(const std::string_view (&names)[N], std::string_view name) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+bool is_value_global(std::string_view name) {
   static constexpr std::string_view kKnown[] = {"collections.OrderedDict",
                                                 "torch.Size",
                                                 "torch._utils._rebuild_tensor",
@@ -31,13 +36,45 @@ bool is_known_global(std::string_view name) {
                                                 "torch._utils._rebuild_parameter",
                                                 "_codecs.encode",
                                                 "__builtin__.bytes"};
-  return std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown) ||
-         find_storage_class(name) != nullptr;
+  return is_among(kKnown, name) || find_storage_class(name) != nullptr;
+}
+
+/// What TorchScript's archives wrap lists in.
+bool is_script_wrapper(std::string_view name) { return name.starts_with("torch.jit._pickle."); }
+
+/// Classes of things that are found beside weights and can do no harm as names.
+bool is_object_class(std::string_view name) {
+  static constexpr std::string_view kKnown[] = {
+      "__builtin__.set",
+      "__builtin__.frozenset",
+      "argparse.Namespace",
+      "collections.Counter",
+      "datetime.datetime",
+      "numpy.core.multiarray.scalar",
+      "numpy.dtype",
+      "numpy._core.multiarray.scalar",
+      "numpy.ndarray",
+      "numpy.core.multiarray._reconstruct",
+      "pathlib.PosixPath",
+      "numpy._core.multiarray._reconstruct",
+      "pathlib.PurePosixPath",
+      "pathlib.WindowsPath",
+      "pathlib.PureWindowsPath",
+      "torch.bfloat16",
+      "torch.device",
+      "torch.float16",
+      "torch.float32",
+      "torch.float64",
+      "torch.int64",
+      "types.SimpleNamespace",
+  };
+  return is_among(kKnown, name) || is_script_class(name) || is_script_wrapper(name);
 }
 
 class Reader {
  public:
-  Reader(std::string_view data, const StorageReader& read_storage) : data_(data), read_storage_(read_storage) {}
+  Reader(std::string_view data, const StorageReader& read_storage, Objects objects)
+      : data_(data), read_storage_(read_storage), objects_(objects) {}
 
   Value run() {
     while (true) {
@@ -211,6 +248,8 @@ class Reader {
         return persistent();
       case kReduce:
         return reduce();
+      case kNewObj:
+        return new_object();
       case kBuild:
         return build();
       case kStop:
@@ -250,9 +289,11 @@ class Reader {
 
   void global(std::string_view module, std::string_view attribute) {
     std::string name = fmt::format("{}.{}", module, attribute);
-    if (!is_known_global(name))
+    const bool is_object = objects_ == Objects::kOpaque && is_object_class(name);
+    if (!is_object && !is_value_global(name)) {
       fail(fmt::format("refused the global \"{}\": only plain values and tensors are read", name));
-    push(GlobalNode{std::move(name)});
+    }
+    push(GlobalNode{std::move(name), is_object});
   }
 
   /// ("storage", class, name, location, numel)
@@ -287,7 +328,9 @@ class Reader {
       if (items.size() < count)
         fail(fmt::format("{}: expected {} arguments, found {}", global->name, count, items.size()));
     };
-    if (global->name == "collections.OrderedDict" && items.empty()) return push(DictNode{});
+    if (is_script_wrapper(global->name)) return require(1), stack_.push_back(items[0]);
+    if (global->is_object_class) return push(ObjectNode{global->name});
+    if (global->name == "collections.OrderedDict" && items.empty()) return push(DictNode{{}, /*is_ordered=*/true});
     if (global->name == "__builtin__.bytes" && items.empty()) return push(Value(Bytes{}));
     if (global->name == "torch.Size") return require(1), push(TupleNode{tuple_items(*items[0])});
     if (global->name == "torch._utils._rebuild_tensor") return require(4), rebuild_tensor(items);
@@ -333,14 +376,27 @@ class Reader {
     return bytes;
   }
 
+  void new_object() {
+    pop();  // arguments
+    const Ref type = pop();
+    const auto* global = std::get_if<GlobalNode>(&type->data);
+    if (global == nullptr || !global->is_object_class) fail("expected a class");
+    push(ObjectNode{global->name});
+  }
+
   /// Attributes of a dict object, such as state_dict's _metadata, are no part of the tree.
   void build() {
-    pop();
-    top_as<DictNode>("dict to set attributes of");
+    const Ref attributes = pop();
+    if (auto* object = std::get_if<ObjectNode>(&peek()->data)) {
+      object->attributes = attributes;
+    } else {
+      top_as<DictNode>("dict to set attributes of");
+    }
   }
 
   std::string_view data_;
   const StorageReader& read_storage_;
+  Objects objects_;
   std::size_t position_ = 0;
   std::deque<Node> arena_;
   std::vector<Ref> stack_;
@@ -351,6 +407,8 @@ class Reader {
 
 }  // namespace
 
-Value read_pickle(std::string_view data, const StorageReader& read_storage) { return Reader(data, read_storage).run(); }
+Value read_pickle(std::string_view data, const StorageReader& read_storage, Objects objects) {
+  return Reader(data, read_storage, objects).run();
+}
 
 }  // namespace strobe::train

@@ -138,7 +138,11 @@ class Writer {
   }
 
   void write(const Dict& dict) {
-    put(kEmptyDict);
+    if (dict.is_ordered()) {
+      write_ordered_dict();
+    } else {
+      put(kEmptyDict);
+    }
     put(kMark);
     for (const auto& [key, value] : dict) {
       std::visit([this](const auto& data) { write(data); }, key);
@@ -157,12 +161,20 @@ class Writer {
     write(tensor.storage_offset());
     write(tensor.sizes());
     write(tensor.strides());
-    write(false);                          // requires_grad
-    global("collections", "OrderedDict");  // backward hooks: none
-    put(kEmptyTuple);
-    put(kReduce);
+    write(false);          // requires_grad
+    write_ordered_dict();  // backward hooks: none
     put(kTuple);
     put(kReduce);
+  }
+
+  void write_ordered_dict() {
+    global("collections", "OrderedDict");
+    put(kEmptyTuple);
+    put(kReduce);
+  }
+
+  void write(const Opaque& object) {
+    throw CheckpointError("checkpoint value: expected a plain value, found " + object.class_name);
   }
 
   void write_storage(const at::Tensor& tensor) {

@@ -42,9 +42,10 @@ Value::Value(Tuple value) : data(std::move(value)) {}
 Value::Value(Dict value) : data(std::move(value)) {}
 
 const char* Value::type_name() const {
+  if (const auto* opaque = std::get_if<Opaque>(&data)) return opaque->class_name.c_str();
   static constexpr const char* kNames[] = {"NoneType", "bool", "int",   "float", "str",
                                            "bytes",    "list", "tuple", "dict",  "Tensor"};
-  static_assert(std::size(kNames) == std::variant_size_v<decltype(data)>);
+  static_assert(std::size(kNames) + 1 == std::variant_size_v<decltype(data)>);
   return kNames[data.index()];
 }
 

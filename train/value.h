@@ -29,6 +29,10 @@ struct Tuple {
 struct Bytes {
   std::string data;
 };
+/// An object of a class that is not read, such as argparse.Namespace: its name alone. Cannot be written.
+struct Opaque {
+  std::string class_name;
+};
 using DictKey = std::variant<int64_t, std::string>;
 
 /// Keeps the order of insertion, as Python's dict does.
@@ -40,18 +44,21 @@ class Dict {
   const Value& at(const DictKey& key) const;    // throws CheckpointError naming the key
   bool contains(const DictKey& key) const;
   std::size_t size() const;
+  void mark_ordered() { is_ordered_ = true; }  // a collections.OrderedDict to Python; no other difference
+  bool is_ordered() const { return is_ordered_; }
   std::vector<Item>::const_iterator begin() const;
   std::vector<Item>::const_iterator end() const;
 
  private:
   std::vector<Item> items_;
   std::unordered_map<DictKey, std::size_t> index_;
+  bool is_ordered_ = false;
 };
 
-/// None, bool, int, float, str, bytes, list, tuple, dict or tensor. The accessors throw CheckpointError naming what was
-/// expected and what was found.
+/// None, bool, int, float, str, bytes, list, tuple, dict, tensor or something opaque. The accessors throw
+/// CheckpointError naming what was expected and what was found.
 struct Value {
-  std::variant<std::monostate, bool, int64_t, double, std::string, Bytes, List, Tuple, Dict, at::Tensor> data;
+  std::variant<std::monostate, bool, int64_t, double, std::string, Bytes, List, Tuple, Dict, at::Tensor, Opaque> data;
 
   Value() = default;
   Value(bool value) : data(value) {}
@@ -65,9 +72,10 @@ struct Value {
   Value(Tuple value);
   Value(Dict value);
   Value(at::Tensor value) : data(std::move(value)) {}
+  Value(Opaque value) : data(std::move(value)) {}
 
   bool is_none() const { return std::holds_alternative<std::monostate>(data); }
-  const char* type_name() const;  // as Python says it: "NoneType", "bool", "int", ..., "Tensor"
+  const char* type_name() const;  // as Python says it: "NoneType", "bool", "int", ..., "Tensor"; an opaque one's class
 
   bool as_bool() const;
   int64_t as_int() const;

@@ -86,7 +86,7 @@ TEST(Pickle, RefusesCallsOfAnythingElse) {
 
 TEST(Pickle, RefusesOtherProtocolsAndOpcodes) {
   EXPECT_THAT(error_of(std::string("\x80\x06N.", 4)), HasSubstr("expected protocol 2 to 5, found 6"));
-  EXPECT_THAT(error_of(pickled("\x81")), HasSubstr("opcode 0x81"));
+  EXPECT_THAT(error_of(pickled("\x82")), HasSubstr("opcode 0x82"));
 }
 
 TEST(Pickle, RefusesBrokenStacks) {
