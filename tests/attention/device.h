@@ -20,6 +20,14 @@ inline constexpr Device kDevice = Device::kCPU;
 inline constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16};
 #endif
 
+// The emulated device (emulator/) has kernels of two head dims and is slow: the lattice there leaves cases out.
+#ifdef STROBE_TEST_EMULATED
+inline constexpr bool kEmulated = true;
+#else
+inline constexpr bool kEmulated = false;
+#endif
+inline constexpr int64_t kWidestHead = kEmulated ? 80 : 256;
+
 /// What a test program calls: an algorithm, on the device's path or instruction set that the environment names while
 /// the body runs, with or without AttentionBwdParams::deterministic.
 struct KernelSetting {

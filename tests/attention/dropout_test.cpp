@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/attention/problem.h"
@@ -121,13 +122,14 @@ TEST(Dropout, MaskRefusals) {
 
 /// With V = I the output is the dropped P, with dO = I the gradient of V is its transpose: both show the mask.
 TEST(Dropout, ForwardAndBackwardUseTheMask) {
+  constexpr int64_t kN = std::min<int64_t>(128, kWidestHead);
   for (const DType dtype : kDTypes) {
-    AttentionCase c{.batch = 2, .seqlen_q = 128, .seqlen_k = 128, .num_heads_q = 2, .num_heads_k = 2, .head_dim = 128};
+    AttentionCase c{.batch = 2, .seqlen_q = kN, .seqlen_k = kN, .num_heads_q = 2, .num_heads_k = 2, .head_dim = kN};
     c.dtype = dtype;
     c.dropout_p = 0.4;
     const Problem problem(c);
     for (int64_t b = 0; b < 2; ++b) {
-      for (int64_t i = 0; i < 128; ++i) {
+      for (int64_t i = 0; i < kN; ++i) {
         problem.v().set_row(b, i, 0);
         problem.grad_out().set_row(b, i, 0);
         for (int64_t h = 0; h < 2; ++h) {
@@ -136,15 +138,14 @@ TEST(Dropout, ForwardAndBackwardUseTheMask) {
         }
       }
     }
-    const auto mask = mask_of(0, 4, 128, 128, c.dropout_p, c.seed, c.offset);
+    const auto mask = mask_of(0, 4, kN, kN, c.dropout_p, c.seed, c.offset);
     for_each_kernel([&](const KernelSetting& kernel) {
       const Results results = problem.run(kernel);
       for (int64_t e = 0; e < static_cast<int64_t>(mask.size()); ++e) {
-        const int64_t b = e / (2 * 128 * 128), h = e / (128 * 128) % 2, i = e / 128 % 128, j = e % 128;
+        const int64_t b = e / (2 * kN * kN), h = e / (kN * kN) % 2, i = e / kN % kN, j = e % kN;
         const bool kept = mask[e] != 0;
-        ASSERT_EQ(results.out[((b * 128 + i) * 2 + h) * 128 + j] != 0, kept)
-            << kernel.label << " forward, element " << e;
-        ASSERT_EQ(results.grad_v[((b * 128 + j) * 2 + h) * 128 + i] != 0, kept)
+        ASSERT_EQ(results.out[((b * kN + i) * 2 + h) * kN + j] != 0, kept) << kernel.label << " forward, element " << e;
+        ASSERT_EQ(results.grad_v[((b * kN + j) * 2 + h) * kN + i] != 0, kept)
             << kernel.label << " backward, element " << e;
       }
     });

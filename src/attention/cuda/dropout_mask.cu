@@ -1,7 +1,8 @@
 #include "src/attention/cuda/dropout_mask.h"
 
 #include <algorithm>
-#include <string>
+
+#include "src/attention/cuda/common/launch.h"
 
 namespace strobe::cuda {
 namespace {
@@ -26,13 +27,10 @@ __global__ void dropout_mask_kernel(const uint64_t* rng_state, int64_t head_begi
 void dropout_mask(const DropoutMaskParams& p) {
   const int64_t count = p.num_heads * p.seqlen_q * p.seqlen_k;
   if (count == 0) return;
-  const auto blocks = static_cast<unsigned>(std::min(kMaxBlocks, (count + kThreads - 1) / kThreads));
+  const int64_t blocks = std::min(kMaxBlocks, (count + kThreads - 1) / kThreads);
   const uint32_t threshold = dropout_threshold(p.dropout_p);
-  dropout_mask_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(p.stream)>>>(
-      p.rng_state, p.head_begin, count, p.seqlen_q, p.seqlen_k, threshold, dropout_scale(threshold), p.mask);
-  if (const cudaError_t status = cudaGetLastError(); status != cudaSuccess) {
-    throw Error(std::string("dropout_mask: launch: expected success, got ") + cudaGetErrorString(status));
-  }
+  launch("dropout_mask", dropout_mask_kernel, blocks, kThreads, 0, p.stream, p.rng_state, p.head_begin, count,
+         p.seqlen_q, p.seqlen_k, threshold, dropout_scale(threshold), p.mask);
 }
 
 }  // namespace strobe::cuda

@@ -17,6 +17,7 @@ inline constexpr int kPlainSharedMemory = 48 * 1024;                         // 
 
 inline void check(cudaError_t status, std::string_view operation, std::string_view call) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // not left for the next caller to find
   throw Error(std::string(operation) + ": " + std::string(call) + ": expected success, got " +
               cudaGetErrorString(status));
 }
@@ -30,9 +31,12 @@ void launch(std::string_view operation, void (*kernel)(Parameters...), int64_t b
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory), operation,
           "cudaFuncSetAttribute");
   }
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<std::size_t>(shared_memory),
-           static_cast<cudaStream_t>(stream)>>>(args...);
-  check(cudaGetLastError(), operation, "launch");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_memory);
+  config.stream = static_cast<cudaStream_t>(stream);
+  check(cudaLaunchKernelEx(&config, kernel, args...), operation, "launch");
 }
 
 }  // namespace strobe::cuda

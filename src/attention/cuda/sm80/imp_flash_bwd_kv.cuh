@@ -421,15 +421,6 @@ class ImpFlashBwdKv {
     }
   }
 
-  static __device__ void add_pair(float* to, float x, float y) {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory");
-#else
-    atomicAdd(to, x);
-    atomicAdd(to + 1, y);
-#endif
-  }
-
   /// dS K of the tile, added to the sums in memory. The warps are spread over the tile's rows and then its columns.
   template <bool kFinitePart>
   __device__ void add_grad_queries(int head, int row, int first) const {
@@ -488,8 +479,8 @@ class ImpFlashBwdKv {
         for (int r = 0; r < 2; ++r) {
           if (i + r * 8 >= s.end_q) continue;
           float* to = grad_q + static_cast<int64_t>(i + r * 8) * kHeadDim + column + accumulator_column(lane());
-          add_pair(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
-          add_pair(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
+          add_pair_to_global(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
+          add_pair_to_global(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
         }
       }
     }
@@ -506,8 +497,10 @@ class ImpFlashBwdKv {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           const int row = m * 16 + r * 8 + accumulator_row(lane());
+          // A hidden key's is 0 times the rows, among which there may be infinities and NaN.
+          const bool counts = first + warp() * kWarpKeys + row < s.end_k;
           *reinterpret_cast<uint32_t*>(staging + Layout::offset(row, n) + lane() % 4 * 4) =
-              Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale);
+              counts ? Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale) : 0;
         }
       }
     }
@@ -533,10 +526,10 @@ class ImpFlashBwdKv {
 };
 
 template <class Kernel>
-__global__ __launch_bounds__(Kernel::kThreads, 1) void imp_flash_bwd_kv_kernel(
-    const __grid_constant__ BwdCall call, const __grid_constant__ BwdScratch scratch) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  Kernel(call, scratch, shared).run(blockIdx.x);
+__global__ __launch_bounds__(Kernel::kThreads,
+                             1) void imp_flash_bwd_kv_kernel(const __grid_constant__ BwdCall call,
+                                                             const __grid_constant__ BwdScratch scratch) {
+  Kernel(call, scratch, dynamic_shared_memory()).run(blockIdx.x);
 }
 
 }  // namespace strobe::cuda::sm80

@@ -284,10 +284,10 @@ class ImpFlashBwdQ {
 };
 
 template <class Kernel>
-__global__ __launch_bounds__(Kernel::kThreads, 1) void imp_flash_bwd_q_kernel(const __grid_constant__ BwdCall call,
-                                                                           const __grid_constant__ BwdScratch scratch) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  Kernel(call, scratch, shared).run(blockIdx.x);
+__global__ __launch_bounds__(Kernel::kThreads,
+                             1) void imp_flash_bwd_q_kernel(const __grid_constant__ BwdCall call,
+                                                            const __grid_constant__ BwdScratch scratch) {
+  Kernel(call, scratch, dynamic_shared_memory()).run(blockIdx.x);
 }
 
 }  // namespace strobe::cuda::sm80

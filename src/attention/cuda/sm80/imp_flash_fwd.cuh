@@ -353,8 +353,7 @@ class ImpFlashFwd {
 
 template <class Kernel>
 __global__ __launch_bounds__(Kernel::kThreads, 1) void imp_flash_fwd_kernel(const __grid_constant__ FwdCall call) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  Kernel(call, shared).run(blockIdx.x);
+  Kernel(call, dynamic_shared_memory()).run(blockIdx.x);
 }
 
 template <class T, int kHeadDim>

@@ -33,8 +33,7 @@ __device__ inline void store_key_blocks(uint32_t tile, const float (&p)[kPackedT
     for (int r = 0; r < 2; ++r) {
       const int row = first_row + accumulator_row(lane) + 8 * r;
       const uint32_t address = block + KeyBlockLayout::offset(row, t % 2) + accumulator_column(lane) * 2;
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(Element<T>::pack(p[t][2 * r], p[t][2 * r + 1]))
-                   : "memory");
+      store_shared_32(address, Element<T>::pack(p[t][2 * r], p[t][2 * r + 1]));
     }
   }
 }
@@ -70,7 +69,7 @@ constexpr int bwd_packed_blocks(int columns, bool masked) { return columns <= 64
 template <class T, int kColumns, bool kMasked>
 __global__ void __launch_bounds__(kPackedWarps * 32, bwd_packed_blocks(kColumns, kMasked))
     short_bwd_packed(const __grid_constant__ BwdCall c, uint32_t units, int warps_a_head, uint32_t heads_a_block) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared_memory();
   const PackedPlace place = packed_place(warps_a_head, heads_a_block);
   if (place.unit >= units) return;
   const Work w = work(c, place.unit, c.num_heads_q);  // Hq = Hk

@@ -82,10 +82,7 @@ class RowTermMaker {
     for (int j = 0; j < kLaneChunks; ++j) {
       if (chunk(j) >= TileLayout<kColumns>::kChunks) break;
       uint32_t g[4];
-      asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(g[0]), "=r"(g[1]), "=r"(g[2]), "=r"(g[3])
-                   : "r"(do_tile + TileLayout<kColumns>::offset(row, chunk(j)))
-                   : "memory");
+      load_shared_128(g, do_tile + TileLayout<kColumns>::offset(row, chunk(j)));
       const uint32_t o[4] = {row_out_[i][j].x, row_out_[i][j].y, row_out_[i][j].z, row_out_[i][j].w};
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
@@ -233,7 +230,7 @@ class ResidentKeys {
     for (int w = 0; w < 4; ++w) {
       const int key = ds_key_ + 16 * tile + accumulator_row(lane_) + w % 2 * 8;
       const uint32_t address = ds_tile + KeyBlockLayout::offset(key, w / 2) + accumulator_column(lane_) * 2;
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(fragment[w]) : "memory");
+      store_shared_32(address, fragment[w]);
     }
   }
 
@@ -315,7 +312,7 @@ struct ResidentTiles {
   uint32_t tail_ds, terms;  // dS of the tail, all rows; RowTerms
 
   /// Depends on the call alone: the compiler keeps it in uniform registers.
-  __device__ ResidentTiles(uint32_t shared, const Call& c, const ResidentBwdPlan& plan) {
+  __device__ ResidentTiles(uint32_t shared, const Call& c) {
     const int rows = round_up(c.seqlen_q, kShortTile), keys = round_up(c.seqlen_k, kShortTile);
     owned_keys = resident_bwd_has_tail(kColumns) ? min(keys, resident_bwd_owned_keys(kColumns)) : keys;
     k = shared;
@@ -476,14 +473,14 @@ __device__ inline void prefetch_backward(const BwdCall& c, uint32_t unit, const 
 template <class T, int kColumns, bool kMasked>
 __global__ void __launch_bounds__(kResidentBwdWarps * 32, 1)
     short_bwd_resident(const __grid_constant__ BwdCall c, ResidentBwdPlan plan, uint32_t ahead) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared_memory();
   const Work w = work(c, blockIdx.x, c.num_heads_q);
   const Sequence& s = w.sequence;
   const Visibility see(c, s);
   const Team team{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), 0};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const uint32_t shared_begin = shared_address(shared);
-  const ResidentTiles<kColumns> tiles(shared_begin + kHeaderBytes, c, plan);
+  const ResidentTiles<kColumns> tiles(shared_begin + kHeaderBytes, c);
   const int rows = round_up(s.end_q, kShortTile), keys = round_up(s.end_k, kShortTile);
   auto* const terms = reinterpret_cast<RowTerms*>(shared + (tiles.terms - shared_begin));
 

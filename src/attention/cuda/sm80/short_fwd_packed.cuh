@@ -137,7 +137,7 @@ constexpr int fwd_packed_blocks(int columns, bool masked) { return columns > 80 
 template <class T, int kColumns, bool kMasked>
 __global__ void __launch_bounds__(kPackedWarps * 32, fwd_packed_blocks(kColumns, kMasked))
     short_fwd_packed(const __grid_constant__ FwdCall c, uint32_t units, int warps_a_head, uint32_t heads_a_block) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared_memory();
   const PackedPlace place = packed_place(warps_a_head, heads_a_block);
   if (place.unit >= units) return;
   const Work w = work(c, place.unit, c.num_heads_q);

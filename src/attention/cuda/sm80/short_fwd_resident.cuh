@@ -169,7 +169,7 @@ __device__ inline void prefetch_forward(const FwdCall& c, uint32_t unit, const T
 template <class T, int kColumns, int kTiles, bool kMasked>
 __global__ void __launch_bounds__(resident_fwd_warps(kColumns) * 32, 1)
     short_fwd_resident(const __grid_constant__ FwdCall c, uint32_t ahead) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const shared = dynamic_shared_memory();
   const Team team{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), 0};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rows_a_round = blockDim.x / 2;
   const Work w = work(c, blockIdx.x, c.num_heads_q);

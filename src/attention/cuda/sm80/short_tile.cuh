@@ -16,7 +16,7 @@ inline constexpr float kInfinity = __builtin_huge_valf();
 /// Some of a block's threads, whole warps, with a barrier of their own.
 struct Team {
   int thread, threads, barrier;
-  __device__ void sync() const { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+  __device__ void sync() const { named_barrier(barrier, threads); }
 };
 
 /// Starts the copy of rows [first, last) of the source to the same rows of the tile; rows beyond source.end become
@@ -46,7 +46,7 @@ __device__ inline void prefetch_rows(const RowSource& source, const Team& team) 
   const auto* row = static_cast<const __half*>(source.data) + team.thread * source.row_stride;
   for (int i = team.thread; i < source.end; i += team.threads, row += team.threads * source.row_stride) {
     for (int column = 0; column < source.head_dim; column += kElements) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(row + column));
+      prefetch_l2(row + column);
     }
   }
 }

@@ -1,0 +1,1 @@
+#include "src/attention/cuda/dropout_mask.cu"

@@ -1,0 +1,65 @@
+// What src/attention/cuda/common/ptx.cuh offers, for the emulated device: it stands before that file in the include
+// path. An asynchronous copy leaves NaN where it goes and lands when its thread waits for it, so that a missing wait
+// and a copy into a tile that is still being read change results.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
+
+#include <bit>
+#include <type_traits>
+
+#include "src/attention/element.h"
+
+namespace strobe::cuda {
+
+inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(static_cast<const unsigned char*>(pointer) - emulator::shared_memory()) +
+         emulator::kSharedBegin;
+}
+inline unsigned char* dynamic_shared_memory() { return emulator::shared_memory(); }
+
+inline void store_shared_32(uint32_t to, uint32_t value) { std::memcpy(emulator::shared_at(to, 4), &value, 4); }
+inline void load_shared_128(uint32_t (&r)[4], uint32_t from) { std::memcpy(r, emulator::shared_at(from, 16), 16); }
+inline void prefetch_l2(const void*) {}
+inline void named_barrier(int id, int threads) { emulator::block_barrier(id, threads); }
+inline void add_pair_to_global(float* to, float x, float y) { to[0] += x, to[1] += y; }
+
+void cp_async(uint32_t to, const void* from, int bytes, bool valid);
+inline void cp_async_16(uint32_t to, const void* from, bool valid) { cp_async(to, from, 16, valid); }
+inline void cp_async_8(uint32_t to, const void* from, bool valid) { cp_async(to, from, 8, valid); }
+void cp_async_commit();
+void cp_async_wait(int pending);
+template <int kPending>
+void cp_async_wait() {
+  cp_async_wait(kPending);
+}
+
+void ldmatrix_x4(uint32_t (&r)[4], uint32_t address);
+void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address);
+void ldmatrix_x2(uint32_t (&r)[2], uint32_t address);
+void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address);
+
+/// Exact to a rounding, which the instruction is not.
+float exp2_approx(float x);
+
+float to_float(__half, uint32_t bits);
+float to_float(__nv_bfloat16, uint32_t bits);
+
+template <class T>
+struct Element {
+  static constexpr DType kDType = std::is_same_v<T, __half> ? DType::kFloat16 : DType::kBFloat16;
+  static constexpr uint32_t kExponentMask = kDType == DType::kFloat16 ? 0x7C00 : 0x7F80;
+
+  static uint32_t round(float x) { return kDType == DType::kFloat16 ? float_to_float16(x) : float_to_bfloat16(x); }
+  static uint32_t pack(float low, float high) { return round(low) | round(high) << 16; }
+  static float2 unpack(uint32_t pair) { return {to_float(T{}, pair & 0xFFFF), to_float(T{}, pair >> 16)}; }
+  static uint32_t add_zero_times(uint32_t sum, uint32_t pair) {
+    const float2 a = unpack(sum), b = unpack(pair);
+    return pack(a.x + 0 * b.x, a.y + 0 * b.y);
+  }
+  static void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+};
+
+}  // namespace strobe::cuda

@@ -1,0 +1,234 @@
+// Operations of a warp and asynchronous copies. Fragment layouts: PTX ISA 9.0, "Warp Level Matrix Instructions".
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstdlib>
+#include <vector>
+
+#include "src/attention/cuda/common/ptx.cuh"
+
+namespace {
+
+using strobe::emulator::kWarpSize;
+using strobe::emulator::LaneArguments;
+using strobe::emulator::meet;
+
+constexpr unsigned kFullMask = 0xFFFFFFFF;
+constexpr std::size_t kMemoryAlignment = 256;  // as cudaMalloc's
+
+struct Shuffle {
+  uint32_t value, result;
+  int distance;
+};
+
+struct Vote {
+  bool condition, result;
+};
+
+void check_mask(unsigned mask) {
+  if (mask != kFullMask) throw strobe::emulator::EmulationError("an operation of a part of a warp");
+}
+
+}  // namespace
+
+void __syncwarp() {
+  meet("__syncwarp", nullptr, [](LaneArguments) {});
+}
+
+uint32_t __shfl_xor_sync(unsigned mask, uint32_t value, int distance) {
+  check_mask(mask);
+  Shuffle shuffle{value, 0, distance};
+  meet("__shfl_xor_sync", &shuffle, [](LaneArguments lanes) {
+    for (int lane = 0; lane < kWarpSize; ++lane) {
+      auto& to = *static_cast<Shuffle*>(lanes[lane]);
+      to.result = static_cast<const Shuffle*>(lanes[lane ^ to.distance])->value;
+    }
+  });
+  return shuffle.result;
+}
+
+float __shfl_xor_sync(unsigned mask, float value, int distance) {
+  return std::bit_cast<float>(__shfl_xor_sync(mask, std::bit_cast<uint32_t>(value), distance));
+}
+
+int __any_sync(unsigned mask, int condition) {
+  check_mask(mask);
+  Vote vote{condition != 0, false};
+  meet("__any_sync", &vote, [](LaneArguments lanes) {
+    bool any = false;
+    for (const void* lane : lanes) any |= static_cast<const Vote*>(lane)->condition;
+    for (void* lane : lanes) static_cast<Vote*>(lane)->result = any;
+  });
+  return vote.result;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = strobe::emulator::kMostSharedMemory;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = 228 * 1024;
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 2;  // few: launches of several waves are small then
+      return cudaSuccess;
+  }
+  return cudaErrorInvalidValue;
+}
+
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  *memory = std::aligned_alloc(kMemoryAlignment, (bytes + kMemoryAlignment - 1) / kMemoryAlignment * kMemoryAlignment);
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) { return std::free(memory), cudaSuccess; }
+
+namespace strobe::cuda {
+namespace {
+
+/// The asynchronous copies of one thread.
+struct Copy {
+  unsigned char* to;
+  const void* from;  // null: zeros
+  int bytes;
+};
+struct CopyQueue {
+  std::vector<Copy> open;                 // not yet in a group
+  std::vector<std::vector<Copy>> groups;  // from the oldest
+};
+
+CopyQueue& copies_of_thread() {
+  static auto* const queues = new std::array<CopyQueue, emulator::kMostThreads>;
+  return (*queues)[emulator::thread_index.x];
+}
+
+/// The lanes' rows of ldmatrix and what they get.
+struct MatrixLoad {
+  uint32_t address;
+  uint32_t* result;
+};
+
+template <int kMatrices, bool kTransposed>
+void load_matrices(uint32_t* result, uint32_t address) {
+  MatrixLoad load{address, result};
+  meet(kTransposed ? "ldmatrix.trans" : "ldmatrix", &load, [](LaneArguments lanes) {
+    for (int matrix = 0; matrix < kMatrices; ++matrix) {
+      uint16_t rows[8][8];
+      for (int row = 0; row < 8; ++row) {
+        const uint32_t from = static_cast<const MatrixLoad*>(lanes[matrix * 8 + row])->address;
+        std::memcpy(rows[row], emulator::shared_at(from, 16), 16);
+      }
+      for (int lane = 0; lane < kWarpSize; ++lane) {
+        const int i = lane / 4, j = lane % 4 * 2;
+        const uint32_t low = kTransposed ? rows[j][i] : rows[i][j],
+                       high = kTransposed ? rows[j + 1][i] : rows[i][j + 1];
+        static_cast<const MatrixLoad*>(lanes[lane])->result[matrix] = low | high << 16;
+      }
+    }
+  });
+}
+
+template <int kK>
+struct Product {
+  float* c;
+  const uint32_t* a;
+  uint32_t b[kK / 8];
+};
+
+/// c += a b for the fragments of m16n8k16 and m16n8k8: the products of a step are summed in fp32, then added.
+template <class T, int kK>
+void multiply(float* c, const uint32_t* a, std::array<uint32_t, kK / 8> b) {
+  Product<kK> product{c, a, {}};
+  for (int half = 0; half < kK / 8; ++half) product.b[half] = b[half];
+  meet(kK == 16 ? "mma.m16n8k16" : "mma.m16n8k8", &product, [](LaneArguments lanes) {
+    float left[16][kK], right[kK][8];
+    for (int lane = 0; lane < kWarpSize; ++lane) {
+      const auto& from = *static_cast<const Product<kK>*>(lanes[lane]);
+      const int i = lane / 4, j = lane % 4 * 2;
+      for (int word = 0; word < kK / 4; ++word) {
+        const float2 pair = Element<T>::unpack(from.a[word]);
+        left[i + word % 2 * 8][j + word / 2 * 8] = pair.x;
+        left[i + word % 2 * 8][j + word / 2 * 8 + 1] = pair.y;
+      }
+      for (int half = 0; half < kK / 8; ++half) {
+        const float2 pair = Element<T>::unpack(from.b[half]);
+        right[half * 8 + j][i] = pair.x;
+        right[half * 8 + j + 1][i] = pair.y;
+      }
+    }
+    float sums[16][8] = {};
+    for (int i = 0; i < 16; ++i) {
+      for (int k = 0; k < kK; ++k) {
+        for (int j = 0; j < 8; ++j) sums[i][j] += left[i][k] * right[k][j];
+      }
+    }
+    for (int lane = 0; lane < kWarpSize; ++lane) {
+      float* const to = static_cast<const Product<kK>*>(lanes[lane])->c;
+      for (int e = 0; e < 4; ++e) to[e] += sums[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2];
+    }
+  });
+}
+
+}  // namespace
+
+void cp_async(uint32_t to, const void* from, int bytes, bool valid) {
+  if (reinterpret_cast<std::uintptr_t>(from) % bytes != 0) throw emulator::EmulationError("cp.async: misaligned");
+  unsigned char* const target = emulator::shared_at(to, bytes);
+  std::memset(target, 0xFF, bytes);
+  copies_of_thread().open.push_back({target, valid ? from : nullptr, bytes});
+}
+
+void cp_async_commit() {
+  CopyQueue& queue = copies_of_thread();
+  queue.groups.push_back(std::move(queue.open));
+  queue.open.clear();
+}
+
+void cp_async_wait(int pending) {
+  auto& groups = copies_of_thread().groups;
+  while (static_cast<int>(groups.size()) > pending) {
+    for (const Copy& copy : groups.front()) {
+      if (copy.from == nullptr) {
+        std::memset(copy.to, 0, copy.bytes);
+      } else {
+        std::memcpy(copy.to, copy.from, copy.bytes);
+      }
+    }
+    groups.erase(groups.begin());
+  }
+}
+
+void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) { load_matrices<4, false>(r, address); }
+void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) { load_matrices<4, true>(r, address); }
+void ldmatrix_x2(uint32_t (&r)[2], uint32_t address) { load_matrices<2, false>(r, address); }
+void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address) { load_matrices<2, true>(r, address); }
+
+float exp2_approx(float x) {
+  const float result = exp2f(x);
+  return result < 0x1p-126f ? 0.0f : result;
+}
+
+/// The exponent is moved by 112 in a product, which takes care of numbers that are denormal in half precision.
+float to_float(__half, uint32_t bits) {
+  const uint32_t magnitude = (bits & 0x7FFF) << 13, sign = (bits & 0x8000) << 16;
+  const uint32_t finite = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
+  return std::bit_cast<float>(sign | ((bits & 0x7C00) == 0x7C00 ? magnitude | 0x7F800000 : finite));
+}
+float to_float(__nv_bfloat16, uint32_t bits) { return bfloat16_to_float(static_cast<uint16_t>(bits)); }
+
+template <class T>
+void Element<T>::mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  multiply<T, 16>(c, a, {b0, b1});
+}
+
+template struct Element<__half>;
+template struct Element<__nv_bfloat16>;
+
+}  // namespace strobe::cuda
