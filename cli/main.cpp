@@ -65,6 +65,7 @@ int run(int argc, char** argv) {
   add_nmt_average(*nmt);
   CLI::App* clip = app.add_subcommand("clip", "Chinese-CLIP fine-tuning and evaluation");
   clip->require_subcommand(1);
+  add_clip_build_lmdb(*clip);
   add_clip_demo_data(*clip);
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
   bench->require_subcommand(1);

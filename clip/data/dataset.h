@@ -9,17 +9,12 @@
 #include <string_view>
 #include <vector>
 
+#include "clip/data/error.h"
+#include "clip/data/lines.h"
 #include "clip/data/lmdb.h"
-#include "strobe/types.h"
 #include "train/value.h"
 
 namespace strobe::clip {
-
-/// What reading and building data throws. The text names the file or database and the key or line.
-class DataError : public Error {
- public:
-  using Error::Error;
-};
 
 /// An id is an int, str, float, bool or None, as it was in the annotations.
 struct Pair {
@@ -76,10 +71,13 @@ struct TextRecord {
   std::vector<train::Value> image_ids;
 };
 
-/// All lines in order, or each through `visit` with its line number (from 1). `image_ids` may be missing where only
+/// All lines in order, or each through `visit` with its line number (from 1). "image_ids" may be missing where only
 /// texts are wanted. Throws DataError with the line.
 std::vector<TextRecord> read_texts(const std::filesystem::path& jsonl);
 void read_texts(const std::filesystem::path& jsonl, bool require_images,
                 const std::function<void(TextRecord&& record, int64_t line)>& visit);
+
+/// The line at which the reader stands.
+TextRecord parse_text(const LineReader& lines, bool require_images);
 
 }  // namespace strobe::clip

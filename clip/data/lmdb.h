@@ -15,6 +15,8 @@
 
 namespace strobe::clip {
 
+constexpr std::size_t kMaxLmdbKeyBytes = 511;  // LMDB's compiled-in limit
+
 /// Reads without locks and without read-ahead; all methods may be called from any number of threads. The folder must
 /// not be written meanwhile. Throws DataError naming the folder.
 class LmdbReader {

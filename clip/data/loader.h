@@ -52,12 +52,13 @@ namespace internal {
 class PairProducer;
 class ImageProducer;
 template <typename Producer>
-class Prefetcher;
+struct Loading;
 }  // namespace internal
 
 /// One epoch (from start_batch on) of one rank. All batches are full, on all ranks alike: a sample that cannot be read
-/// is reported once, counted, and replaced by one from half an epoch further on (Sampler::substitute). Throws DataError
-/// where no sample can be read; what a tokenizer throws comes out of next().
+/// (DataError, ImageError or another strobe::Error, also of the tokenizer) is reported once, counted, and replaced by
+/// one from half an epoch further on (Sampler::substitute). Where none can be read next() throws DataError; other
+/// exceptions of a thread come out of next() as they are.
 class PairLoader {
  public:
   PairLoader(const PairDataset& dataset, Tokenize tokenize, const PairLoaderOptions& options, OnSkip on_skip = {});
@@ -69,7 +70,7 @@ class PairLoader {
   int64_t num_skipped() const;      // distinct pairs, so far
 
  private:
-  std::unique_ptr<internal::Prefetcher<internal::PairProducer>> impl_;
+  std::unique_ptr<internal::Loading<internal::PairProducer>> loading_;
 };
 
 struct ImageLoaderOptions : LoaderOptions {
@@ -95,7 +96,7 @@ class ImageLoader {
   int64_t num_skipped() const;
 
  private:
-  std::unique_ptr<internal::Prefetcher<internal::ImageProducer>> impl_;
+  std::unique_ptr<internal::Loading<internal::ImageProducer>> loading_;
 };
 
 }  // namespace strobe::clip

@@ -1,0 +1,50 @@
+#include "clip/image/transform.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+
+namespace strobe::clip {
+namespace {
+
+/// CLIP's (Radford et al. 2021), of R, G and B.
+constexpr std::array<float, 3> kMean = {0.48145466f, 0.4578275f, 0.40821073f};
+constexpr std::array<float, 3> kStd = {0.26862954f, 0.26130258f, 0.27577711f};
+
+void copy_out(const Image& image, uint8_t* out) { std::memcpy(out, image.pixels.data(), image.pixels.size()); }
+
+at::Tensor channel_constants(at::ArrayRef<float> values, const at::Tensor& like) {
+  return at::tensor(values, at::dtype(at::kFloat)).to(like.device()).view({1, -1, 1, 1});
+}
+
+}  // namespace
+
+void transform_image(const Image& image, int resolution, uint8_t* out) {
+  copy_out(to_rgb(resize(image, {0, 0, image.width, image.height}, resolution, resolution)), out);
+}
+
+void augment_image(const Image& image, const AugmentDraws& draws, int resolution, uint8_t* out) {
+  Image resized = resize(image, draws.crop, resolution, resolution);
+  if (draws.flip) flip_horizontally(resized);
+  Image rgb = to_rgb(std::move(resized));
+  auto_augment(rgb, draws);
+  copy_out(rgb, out);
+}
+
+at::Tensor normalize_images(const at::Tensor& images, at::MemoryFormat format) {
+  if (images.scalar_type() != at::kByte || images.dim() != 4 || images.size(3) != 3) {
+    throw Error(fmt::format("normalize_images: expected uint8 [B, R, R, 3], found {} {}",
+                            c10::toString(images.scalar_type()), c10::str(images.sizes())));
+  }
+  const at::Tensor pixels = images.permute({0, 3, 1, 2});
+  at::Tensor out = at::empty(pixels.sizes(), pixels.options().dtype(at::kFloat).memory_format(format));
+  out.copy_(pixels);
+  // A tensor, since dividing by a number is a multiplication by its inverse on CUDA, which rounds differently.
+  out.div_(channel_constants({255.0f}, out));
+  return out.sub_(channel_constants(kMean, out)).div_(channel_constants(kStd, out));
+}
+
+}  // namespace strobe::clip
