@@ -1,7 +1,7 @@
 #include "nmt/batching.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
+#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <numeric>
@@ -68,6 +68,76 @@ void cut(Indices::const_iterator begin, Indices::const_iterator end, const std::
   if (!batch.empty()) batches.push_back(std::move(batch));
 }
 
+using Lengths = std::vector<int64_t>;
+
+int64_t sum(const Lengths& lengths) { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
+int64_t longest(const Lengths& lengths) {
+  return lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
+}
+
+/// Host memory that several tensors of one dtype are filled in and that then goes to the device in one copy. Where the
+/// device is not the host it is pinned, so that the copy is the device's own work, in the order of its stream.
+class Staging {
+ public:
+  Staging(at::ScalarType dtype, int64_t elements, at::Device device)
+      : memory_(at::empty({elements}, at::TensorOptions().dtype(dtype).pinned_memory(!device.is_cpu()))),
+        device_(device) {}
+
+  /// The next tensor of this shape, not filled.
+  at::Tensor take(at::IntArrayRef shape) {
+    const int64_t elements = c10::multiply_integers(shape);
+    used_ += elements;
+    return memory_.narrow(0, used_ - elements, elements).view(shape);
+  }
+
+  /// Moves the tensors, which were taken here.
+  void send(std::initializer_list<at::Tensor*> tensors) const {
+    if (device_.is_cpu()) return;
+    const at::Tensor there = memory_.to(device_, /*non_blocking=*/true);
+    for (at::Tensor* tensor : tensors) {
+      *tensor = there.narrow(0, tensor->storage_offset(), tensor->numel()).view(tensor->sizes());
+    }
+  }
+
+ private:
+  at::Tensor memory_;
+  at::Device device_;
+  int64_t used_ = 0;
+};
+
+at::Tensor take_lengths(Staging& counts, const Lengths& lengths) {
+  at::Tensor tensor = counts.take({static_cast<int64_t>(lengths.size())});
+  std::copy(lengths.begin(), lengths.end(), tensor.mutable_data_ptr<int32_t>());
+  return tensor;
+}
+
+/// `real` gets everything but `longest`.
+void take_real_tokens(Staging& ids, Staging& counts, const Lengths& lengths, RealTokens& real) {
+  real.slots = ids.take({sum(lengths)});
+  real.sequences.positions = ids.take({sum(lengths)});
+  real.sequences.cu_seqlens = counts.take({static_cast<int64_t>(lengths.size()) + 1});
+  int64_t* slot = real.slots.mutable_data_ptr<int64_t>();
+  int64_t* position = real.sequences.positions.mutable_data_ptr<int64_t>();
+  int32_t* start = real.sequences.cu_seqlens.mutable_data_ptr<int32_t>();
+  *start = 0;
+  const int64_t row_slots = longest(lengths);
+  int64_t row_start = 0;
+  for (const int64_t length : lengths) {
+    std::iota(slot, slot + length, row_start);
+    std::iota(position, position + length, int64_t{0});
+    start[1] = start[0] + static_cast<int32_t>(length);
+    slot += length;
+    position += length;
+    ++start;
+    row_start += row_slots;
+  }
+}
+
+void fill_row(const at::Tensor& padded, int64_t row, std::vector<int64_t>::const_iterator ids, int64_t length) {
+  int64_t* begin = padded.mutable_data_ptr<int64_t>() + row * padded.size(1);
+  std::fill(std::copy_n(ids, length, begin), begin + padded.size(1), kPadId);
+}
+
 }  // namespace
 
 std::vector<Indices> bucket_batches(const std::vector<EncodedPair>& data, const BatchLimits& limits, uint64_t seed,
@@ -97,31 +167,43 @@ std::vector<Indices> sorted_batches(const std::vector<EncodedPair>& data, const 
   return batches;
 }
 
+at::Tensor RealTokens::of(const at::Tensor& padded) const {
+  const at::Tensor all = padded.flatten(0, 1);
+  return slots.size(0) == all.size(0) ? all : all.index_select(0, slots);
+}
+
 Batch make_batch(const std::vector<EncodedPair>& data, const Indices& indices, at::Device device) {
-  int64_t longest_source = 0, longest_target = 0;
+  Lengths source, target;
   for (const int64_t i : indices) {
-    longest_source = std::max(longest_source, source_length(data[i]));
-    longest_target = std::max(longest_target, target_length(data[i]));
+    source.push_back(source_length(data[i]));
+    target.push_back(target_length(data[i]));
   }
   const auto size = static_cast<int64_t>(indices.size());
-  const auto padded = [&](int64_t length) { return at::full({size, length}, kPadId, at::dtype(at::kLong)); };
-  Batch batch{padded(longest_source), at::empty({size}, at::dtype(at::kInt)), padded(longest_target),
-              padded(longest_target), at::empty({size}, at::dtype(at::kInt))};
+  Batch batch;
+  batch.source_tokens = sum(source);
+  batch.target_tokens = sum(target);
+  batch.source_real.sequences.longest = longest(source);
+  batch.target_real.sequences.longest = longest(target);
+  const int64_t source_slots = size * longest(source), target_slots = size * longest(target);
+  Staging ids(at::kLong, source_slots + 2 * target_slots + 2 * (batch.source_tokens + batch.target_tokens), device);
+  Staging counts(at::kInt, 2 * size + 2 * (size + 1), device);
+  batch.source = ids.take({size, longest(source)});
+  batch.target_in = ids.take({size, longest(target)});
+  batch.target_out = ids.take({size, longest(target)});
+  batch.source_lengths = take_lengths(counts, source);
+  batch.target_lengths = take_lengths(counts, target);
+  take_real_tokens(ids, counts, source, batch.source_real);
+  take_real_tokens(ids, counts, target, batch.target_real);
   for (int64_t row = 0; row < size; ++row) {
     const EncodedPair& pair = data[indices[row]];
-    const int64_t ns = source_length(pair), nt = target_length(pair);
-    std::copy_n(pair.source.begin(), ns, batch.source.mutable_data_ptr<int64_t>() + row * longest_source);
-    std::copy_n(pair.target.begin(), nt, batch.target_in.mutable_data_ptr<int64_t>() + row * longest_target);
-    std::copy_n(pair.target.end() - nt, nt, batch.target_out.mutable_data_ptr<int64_t>() + row * longest_target);
-    batch.source_lengths.mutable_data_ptr<int32_t>()[row] = static_cast<int32_t>(ns);
-    batch.target_lengths.mutable_data_ptr<int32_t>()[row] = static_cast<int32_t>(nt);
-    batch.source_tokens += ns;
-    batch.target_tokens += nt;
+    fill_row(batch.source, row, pair.source.begin(), source[row]);
+    fill_row(batch.target_in, row, pair.target.begin(), target[row]);
+    fill_row(batch.target_out, row, pair.target.end() - target[row], target[row]);
   }
-  for (at::Tensor* tensor :
-       {&batch.source, &batch.source_lengths, &batch.target_in, &batch.target_out, &batch.target_lengths}) {
-    *tensor = tensor->to(device);
-  }
+  ids.send({&batch.source, &batch.target_in, &batch.target_out, &batch.source_real.slots,
+            &batch.source_real.sequences.positions, &batch.target_real.slots, &batch.target_real.sequences.positions});
+  counts.send({&batch.source_lengths, &batch.target_lengths, &batch.source_real.sequences.cu_seqlens,
+               &batch.target_real.sequences.cu_seqlens});
   return batch;
 }
 

@@ -6,7 +6,6 @@
 
 #include "nmt/eval_mode.h"
 #include "nmt/text.h"
-#include "nmt/vocabulary.h"
 #include "strobe/types.h"
 
 namespace strobe::nmt {
@@ -19,15 +18,15 @@ std::vector<std::vector<double>> token_log_probabilities(Transformer& model, con
   std::vector<std::vector<double>> results(pairs.size());
   for (const std::vector<int64_t>& indices : sorted_batches(pairs, options.batch)) {
     const Batch batch = make_batch(pairs, indices, device);
-    const at::Tensor logits = model->forward(batch).flatten(0, 1).to(at::kFloat);
-    const at::Tensor losses = at::cross_entropy_loss(logits, batch.target_out.flatten(), /*weight=*/{},
-                                                     at::Reduction::None, /*ignore_index=*/kPadId)
-                                  .cpu();
+    const at::Tensor logits = model->forward(batch).to(at::kFloat);
+    const at::Tensor losses =
+        at::cross_entropy_loss(logits, batch.target_real.of(batch.target_out), /*weight=*/{}, at::Reduction::None)
+            .cpu();
     const float* row = losses.const_data_ptr<float>();
     for (const int64_t index : indices) {
       const std::size_t tokens = pairs[index].target.size() - 1;  // all but bos
       for (std::size_t t = 0; t < tokens; ++t) results[index].push_back(-static_cast<double>(row[t]));
-      row += batch.target_out.size(1);
+      row += tokens;
     }
   }
   return results;

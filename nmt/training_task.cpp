@@ -31,8 +31,9 @@ train::BatchLoss TrainingTask::forward(int64_t index) {
   result.loss_sum = model_.model->loss(batch, options_.label_smoothing);
   result.count = batch.target_tokens;
   result.source_tokens = batch.source_tokens;
-  result.slots = batch.source.numel() + batch.target_in.numel();
-  result.padding = result.slots - batch.source_tokens - batch.target_tokens;
+  const int64_t tokens = batch.source_tokens + batch.target_tokens;
+  result.slots = model_.model->packs_tokens() ? tokens : batch.source.numel() + batch.target_in.numel();
+  result.padding = result.slots - tokens;
   return result;
 }
 

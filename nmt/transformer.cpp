@@ -2,7 +2,6 @@
 
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/nonzero_static.h>
 #include <torch/nn/modules/linear.h>
 
 #include "nmt/vocabulary.h"
@@ -48,9 +47,9 @@ EncoderImpl::EncoderImpl(const ModelConfig& config)
   if (!norm_.is_empty()) register_module("norm", norm_);
 }
 
-at::Tensor EncoderImpl::forward(const at::Tensor& source, const at::Tensor& lengths) {
-  at::Tensor x = embedding_->forward(source);
-  for (const auto& layer : *layers_) x = layer->as<nn::EncoderLayerImpl>()->forward(x, lengths);
+at::Tensor EncoderImpl::forward(const at::Tensor& source, const nn::Sequences& sequences) {
+  at::Tensor x = embedding_->forward(source, sequences);
+  for (const auto& layer : *layers_) x = layer->as<nn::EncoderLayerImpl>()->forward(x, sequences);
   return normed(norm_, x);
 }
 
@@ -72,11 +71,11 @@ DecoderImpl::DecoderImpl(const ModelConfig& config, const Encoder& encoder)
   if (!norm_.is_empty()) register_module("norm", norm_);
 }
 
-at::Tensor DecoderImpl::forward(const at::Tensor& target, const at::Tensor& lengths, const at::Tensor& memory,
-                                const at::Tensor& memory_lengths) {
-  at::Tensor x = embedding_->forward(target);
+at::Tensor DecoderImpl::forward(const at::Tensor& target, const nn::Sequences& sequences, const at::Tensor& memory,
+                                const nn::Sequences& memory_sequences) {
+  at::Tensor x = embedding_->forward(target, sequences);
   for (const auto& layer : *layers_) {
-    x = layer->as<nn::DecoderLayerImpl>()->forward(x, lengths, memory, memory_lengths);
+    x = layer->as<nn::DecoderLayerImpl>()->forward(x, sequences, memory, memory_sequences);
   }
   return normed(norm_, x);
 }
@@ -120,28 +119,27 @@ TransformerImpl::TransformerImpl(const ModelConfig& config)
   register_module("generator", generator_);
 }
 
-at::Tensor TransformerImpl::hidden(const Batch& batch) {
-  const at::Tensor memory = encoder_->forward(batch.source, batch.source_lengths);
-  return decoder_->forward(batch.target_in, batch.target_lengths, memory, batch.source_lengths);
+bool TransformerImpl::packs_tokens() const { return config_.attn_type != "dotscale"; }
+
+at::Tensor TransformerImpl::forward(const Batch& batch) {
+  const RealTokens &source = batch.source_real, &target = batch.target_real;
+  if (packs_tokens()) {
+    const at::Tensor memory = encoder_->forward(source.of(batch.source), source.sequences);
+    const at::Tensor targets = target.of(batch.target_in);
+    return generator_->forward(decoder_->forward(targets, target.sequences, memory, source.sequences));
+  }
+  const at::Tensor memory = encoder_->forward(batch.source, {batch.source_lengths});
+  const at::Tensor x = decoder_->forward(batch.target_in, {batch.target_lengths}, memory, {batch.source_lengths});
+  return generator_->forward(target.of(x));
 }
 
-at::Tensor TransformerImpl::forward(const Batch& batch) { return generator_->forward(hidden(batch)); }
-
 at::Tensor TransformerImpl::loss(const Batch& batch, double label_smoothing) {
-  at::Tensor rows = hidden(batch).flatten(0, 1);
-  at::Tensor targets = batch.target_out.flatten();
-  if (batch.target_tokens < targets.size(0)) {
-    // The count is known, so that a GPU need not be asked for it.
-    const at::Tensor real = at::nonzero_static(targets.ne(kPadId), batch.target_tokens).squeeze(1);
-    rows = rows.index_select(0, real);
-    targets = targets.index_select(0, real);
-  }
-  return at::cross_entropy_loss(generator_->forward(rows), targets, /*weight=*/{}, at::Reduction::Sum, kPadId,
-                                label_smoothing);
+  return at::cross_entropy_loss(forward(batch), batch.target_real.of(batch.target_out), /*weight=*/{},
+                                at::Reduction::Sum, kPadId, label_smoothing);
 }
 
 DecoderState TransformerImpl::start(const at::Tensor& source, const at::Tensor& source_lengths) {
-  return decoder_->start(encoder_->forward(source, source_lengths), source_lengths);
+  return decoder_->start(encoder_->forward(source, {source_lengths}), source_lengths);
 }
 
 at::Tensor TransformerImpl::step(const at::Tensor& ids, DecoderState& state) {

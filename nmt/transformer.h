@@ -28,9 +28,9 @@ class EncoderImpl : public torch::nn::Module {
 
   const at::Tensor& embedding_weight() const { return embedding_->weight(); }
 
-  /// source [B, Ns] ids, lengths [B] int32 -> memory [B, Ns, d_model]. Rows of padding hold finite values of no
-  /// meaning.
-  at::Tensor forward(const at::Tensor& source, const at::Tensor& lengths);
+  /// source ids [B, Ns] or packed [Ts] -> memory [B, Ns, d_model] or [Ts, d_model]. Rows of padding hold finite values
+  /// of no meaning.
+  at::Tensor forward(const at::Tensor& source, const nn::Sequences& sequences);
 
  private:
   nn::TokenEmbedding embedding_;
@@ -66,9 +66,10 @@ class DecoderImpl : public torch::nn::Module {
 
   const at::Tensor& embedding_weight() const { return embedding_->weight(); }
 
-  /// target [B, Nt] ids beginning with bos, all at once -> [B, Nt, d_model].
-  at::Tensor forward(const at::Tensor& target, const at::Tensor& lengths, const at::Tensor& memory,
-                     const at::Tensor& memory_lengths);
+  /// target ids [B, Nt] or packed [Tt], each sentence beginning with bos, all at once -> [B, Nt, d_model] or
+  /// [Tt, d_model].
+  at::Tensor forward(const at::Tensor& target, const nn::Sequences& sequences, const at::Tensor& memory,
+                     const nn::Sequences& memory_sequences);
 
   DecoderState start(const at::Tensor& memory, const at::Tensor& memory_lengths);
   /// The next token of each hypothesis: ids [R] -> [R, d_model].
@@ -101,11 +102,16 @@ class TransformerImpl : public torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
 
-  /// Teacher forcing: [B, Nt, target_vocabulary] logits.
+  /// Whether forward() and loss() run on packed tokens, without padding. So do the flash types; dotscale, which would
+  /// have to pad them again to materialise its matrices, runs on padded ones.
+  bool packs_tokens() const;
+
+  /// Teacher forcing: the logits of the target's real tokens, sentence after sentence,
+  /// [target_tokens, target_vocabulary].
   at::Tensor forward(const Batch& batch);
 
   /// Cross entropy summed over the target's real tokens, 0-d fp32. With label smoothing e the target distribution is
-  /// (1 - e) one-hot + e uniform over the vocabulary (Szegedy et al. 2016). Only real tokens reach the vocabulary.
+  /// (1 - e) one-hot + e uniform over the vocabulary (Szegedy et al. 2016).
   at::Tensor loss(const Batch& batch, double label_smoothing);
 
   /// For decoding: the state after reading the source, and the logits [R, target_vocabulary] that follow ids [R].
@@ -113,8 +119,6 @@ class TransformerImpl : public torch::nn::Module {
   at::Tensor step(const at::Tensor& ids, DecoderState& state);
 
  private:
-  at::Tensor hidden(const Batch& batch);
-
   ModelConfig config_;
   Encoder encoder_;
   Decoder decoder_;

@@ -13,8 +13,20 @@ namespace {
 
 constexpr int64_t kCacheStart = 16;  // tokens; doubled whenever it is full
 
-std::optional<at::Tensor> if_defined(const at::Tensor& lengths) {
-  return lengths.defined() ? std::optional<at::Tensor>(lengths) : std::nullopt;
+std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
+void set_queries(ops::AttentionOptions& options, const Sequences& queries) {
+  options.query_lengths = if_defined(queries.lengths);
+  options.cu_seqlens_q = if_defined(queries.cu_seqlens);
+  if (queries.packed()) options.max_seqlen_q = queries.longest;
+}
+
+void set_keys(ops::AttentionOptions& options, const Sequences& keys) {
+  options.key_lengths = if_defined(keys.lengths);
+  options.cu_seqlens_k = if_defined(keys.cu_seqlens);
+  if (keys.packed()) options.max_seqlen_k = keys.longest;
 }
 
 ops::AttentionOptions options_of(const AttentionConfig& config, bool training) {
@@ -34,10 +46,11 @@ const AttentionConfig& checked(const AttentionConfig& config) {
   return config;
 }
 
-/// [B, N, H * D] -> [B, N, heads, D], a view.
-at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
-  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads});
-}
+/// [..., heads * D] -> [..., heads, D], a view.
+at::Tensor split_heads(const at::Tensor& x, int64_t heads) { return x.unflatten(-1, {heads, x.size(-1) / heads}); }
+
+/// [..., heads, D] -> [..., heads * D].
+at::Tensor join_heads(const at::Tensor& x) { return x.flatten(-2); }
 
 }  // namespace
 
@@ -71,13 +84,13 @@ SelfAttentionImpl::SelfAttentionImpl(const AttentionConfig& config)
   xavier_uniform_(out_->weight);
 }
 
-at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const at::Tensor& lengths, bool causal) {
+at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const Sequences& sequences, bool causal) {
   ops::AttentionOptions options = options_of(config_, is_training());
   options.causal = causal;
-  options.key_lengths = if_defined(lengths);
-  options.query_lengths = if_defined(lengths);
+  set_queries(options, sequences);
+  set_keys(options, sequences);
   const at::Tensor qkv = split_heads(qkv_->forward(x), 3 * config_.num_heads);
-  return out_->forward(std::get<0>(ops::attention_qkvpacked(qkv, config_.num_heads, options)).flatten(2));
+  return out_->forward(join_heads(std::get<0>(ops::attention_qkvpacked(qkv, config_.num_heads, options))));
 }
 
 at::Tensor SelfAttentionImpl::step(const at::Tensor& x, KeyValueCache& cache) {
@@ -104,13 +117,13 @@ at::Tensor CrossAttentionImpl::keys_values(const at::Tensor& memory) {
   return split_heads(kv_->forward(memory), 2 * config_.num_heads);
 }
 
-at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const at::Tensor& query_lengths,
-                                       const at::Tensor& keys_values, const at::Tensor& key_lengths) {
+at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values,
+                                       const Sequences& keys) {
   ops::AttentionOptions options = options_of(config_, is_training());
-  options.key_lengths = if_defined(key_lengths);
-  options.query_lengths = if_defined(query_lengths);
+  set_queries(options, queries);
+  set_keys(options, keys);
   const at::Tensor q = split_heads(q_->forward(x), config_.num_heads);
-  return out_->forward(std::get<0>(ops::attention_kvpacked(q, keys_values, options)).flatten(2));
+  return out_->forward(join_heads(std::get<0>(ops::attention_kvpacked(q, keys_values, options))));
 }
 
 }  // namespace strobe::nn

@@ -2,8 +2,8 @@
 // projections: one product makes the operator's packed input, and its one packed gradient goes straight back into that
 // product.
 //
-// Padding: `lengths` [B] int32 are the real tokens of each right-padded sequence, or an undefined tensor for "all".
-// Padded keys are hidden, padded query rows are not computed (the attention gives them 0).
+// Tokens are padded or packed (nn/sequences.h). Padded keys are hidden, padded query rows are not computed (the
+// attention gives them 0). Dropout of the probabilities is the same in both layouts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +13,7 @@
 #include <string>
 
 #include "nn/linear.h"
+#include "nn/sequences.h"
 #include "ops/attention.h"
 
 namespace strobe::nn {
@@ -44,8 +45,8 @@ class SelfAttentionImpl : public torch::nn::Module {
  public:
   explicit SelfAttentionImpl(const AttentionConfig& config);
 
-  /// x [B, N, d_model] -> [B, N, d_model].
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& lengths, bool causal);
+  /// x [B, N, d_model] or packed [T, d_model] -> like x.
+  at::Tensor forward(const at::Tensor& x, const Sequences& sequences, bool causal);
 
   /// One decoded token a row: x [R, d_model] -> [R, d_model], attending to the cache's tokens and itself.
   at::Tensor step(const at::Tensor& x, KeyValueCache& cache);
@@ -61,12 +62,14 @@ class CrossAttentionImpl : public torch::nn::Module {
  public:
   explicit CrossAttentionImpl(const AttentionConfig& config);
 
-  /// memory [B, Nk, d_model] -> packed keys and values [B, Nk, 2H, D], reusable while the memory stays.
+  /// memory [B, Nk, d_model] -> keys and values in one tensor [B, Nk, 2H, D], reusable while the memory stays; of
+  /// packed memory [Tk, d_model], [Tk, 2H, D].
   at::Tensor keys_values(const at::Tensor& memory);
 
-  /// x [B, Nq, d_model] -> [B, Nq, d_model]. Nq are a sentence's tokens, or its hypotheses while decoding.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& query_lengths, const at::Tensor& keys_values,
-                     const at::Tensor& key_lengths);
+  /// x [B, Nq, d_model] or packed [Tq, d_model] -> like x. Nq are a sentence's tokens, or its hypotheses while
+  /// decoding. Either both sides are packed or neither.
+  at::Tensor forward(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values,
+                     const Sequences& keys);
 
  private:
   AttentionConfig config_;

@@ -4,6 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/reciprocal.h>
@@ -51,20 +52,27 @@ TokenEmbeddingImpl::TokenEmbeddingImpl(const torch::nn::Embedding& tokens, doubl
   xavier_uniform_(weight_);
 }
 
-at::Tensor TokenEmbeddingImpl::embed(const at::Tensor& ids, int64_t first_position, int64_t length) {
-  const int64_t needed = first_position + length, available = positions_.size(0);
+const at::Tensor& TokenEmbeddingImpl::positions(int64_t needed) {
+  const int64_t available = positions_.size(0);
   if (available < needed || positions_.scalar_type() != weight_.scalar_type()) {
     positions_ = sinusoidal_positions(std::max(available < needed ? 2 * available : available, needed), weight_.size(1),
                                       weight_.scalar_type());
   }
   positions_ = positions_.to(weight_.device());  // no copy once the table is where the weight is
-  const at::Tensor embedded =
-      at::add(positions_.narrow(0, first_position, length), at::embedding(weight_, ids), scale_);
-  return nn::dropout(embedded, dropout_, is_training());
+  return positions_;
 }
 
-at::Tensor TokenEmbeddingImpl::forward(const at::Tensor& ids) { return embed(ids, 0, ids.size(1)); }
+at::Tensor TokenEmbeddingImpl::embed(const at::Tensor& ids, const at::Tensor& rows) {
+  return nn::dropout(at::add(rows, at::embedding(weight_, ids), scale_), dropout_, is_training());
+}
 
-at::Tensor TokenEmbeddingImpl::step(const at::Tensor& ids, int64_t position) { return embed(ids, position, 1); }
+at::Tensor TokenEmbeddingImpl::forward(const at::Tensor& ids, const Sequences& sequences) {
+  if (sequences.packed()) return embed(ids, positions(sequences.longest).index_select(0, sequences.positions));
+  return embed(ids, positions(ids.size(1)).narrow(0, 0, ids.size(1)));
+}
+
+at::Tensor TokenEmbeddingImpl::step(const at::Tensor& ids, int64_t position) {
+  return embed(ids, positions(position + 1).narrow(0, position, 1));
+}
 
 }  // namespace strobe::nn

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "nn/sequences.h"
+
 namespace strobe::nn {
 
 /// [length, d_model] of a floating dtype: sin(p / 10000^(i / d_model)) in the even columns i, the cosine of the same
@@ -25,15 +27,17 @@ class TokenEmbeddingImpl : public torch::nn::Module {
   /// [vocabulary, d_model]; stays the same tensor wherever the module goes, so that it can be shared.
   const at::Tensor& weight() const { return weight_; }
 
-  /// ids [B, N] int64 at positions 0..N-1 -> [B, N, d_model].
-  at::Tensor forward(const at::Tensor& ids);
+  /// ids [B, N] int64 at positions 0..N-1 -> [B, N, d_model]; packed ids [T], each at its own -> [T, d_model].
+  at::Tensor forward(const at::Tensor& ids, const Sequences& sequences = {});
 
   /// ids [R] int64, all at `position` -> [R, d_model].
   at::Tensor step(const at::Tensor& ids, int64_t position);
 
  private:
   TokenEmbeddingImpl(const torch::nn::Embedding& tokens, double dropout);
-  at::Tensor embed(const at::Tensor& ids, int64_t first_position, int64_t length);
+  /// The table of positions with `needed` rows or more, where the weight is and in its dtype.
+  const at::Tensor& positions(int64_t needed);
+  at::Tensor embed(const at::Tensor& ids, const at::Tensor& rows);  // of that table
 
   at::Tensor weight_;
   at::Tensor positions_;  // [at least as long as ever needed, d_model]; not part of a checkpoint

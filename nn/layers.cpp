@@ -52,9 +52,9 @@ EncoderLayerImpl::EncoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
-at::Tensor EncoderLayerImpl::forward(const at::Tensor& x, const at::Tensor& lengths) {
+at::Tensor EncoderLayerImpl::forward(const at::Tensor& x, const Sequences& sequences) {
   const at::Tensor y = residual(config_, is_training(), x, self_attention_norm_, [&](const at::Tensor& input) {
-    return self_attention_->forward(input, lengths, /*causal=*/false);
+    return self_attention_->forward(input, sequences, /*causal=*/false);
   });
   return residual(config_, is_training(), y, feed_forward_norm_,
                   [&](const at::Tensor& input) { return feed_forward_->forward(input); });
@@ -76,13 +76,13 @@ DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
-at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const at::Tensor& lengths, const at::Tensor& memory,
-                                     const at::Tensor& memory_lengths) {
+at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const Sequences& sequences, const at::Tensor& memory,
+                                     const Sequences& memory_sequences) {
   at::Tensor y = residual(config_, is_training(), x, self_attention_norm_, [&](const at::Tensor& input) {
-    return self_attention_->forward(input, lengths, /*causal=*/true);
+    return self_attention_->forward(input, sequences, /*causal=*/true);
   });
   y = residual(config_, is_training(), y, cross_attention_norm_, [&](const at::Tensor& input) {
-    return cross_attention_->forward(input, lengths, cross_attention_->keys_values(memory), memory_lengths);
+    return cross_attention_->forward(input, sequences, cross_attention_->keys_values(memory), memory_sequences);
   });
   return residual(config_, is_training(), y, feed_forward_norm_,
                   [&](const at::Tensor& input) { return feed_forward_->forward(input); });
@@ -99,7 +99,7 @@ at::Tensor DecoderLayerImpl::step(const at::Tensor& x, KeyValueCache& cache, con
   y = residual(config_, is_training(), y, cross_attention_norm_, [&](const at::Tensor& input) {
     // A sentence's hypotheses share its memory, so they are the query rows of one attention.
     const at::Tensor queries = input.view({memory_keys_values.size(0), -1, input.size(1)});
-    return cross_attention_->forward(queries, at::Tensor(), memory_keys_values, memory_lengths).flatten(0, 1);
+    return cross_attention_->forward(queries, Sequences(), memory_keys_values, {memory_lengths}).flatten(0, 1);
   });
   return residual(config_, is_training(), y, feed_forward_norm_,
                   [&](const at::Tensor& input) { return feed_forward_->forward(input); });

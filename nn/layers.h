@@ -58,8 +58,8 @@ TORCH_MODULE(FeedForward);
 class EncoderLayerImpl : public torch::nn::Module {
  public:
   explicit EncoderLayerImpl(const LayerConfig& config);
-  /// x [B, N, d_model], lengths [B] int32 -> [B, N, d_model].
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& lengths);
+  /// x [B, N, d_model] or packed [T, d_model] -> like x.
+  at::Tensor forward(const at::Tensor& x, const Sequences& sequences);
 
  private:
   LayerConfig config_;
@@ -73,14 +73,15 @@ class DecoderLayerImpl : public torch::nn::Module {
  public:
   explicit DecoderLayerImpl(const LayerConfig& config);
 
-  /// x [B, Nt, d_model] with lengths [B] int32, memory [B, Ns, d_model] with memory_lengths [B] int32.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& lengths, const at::Tensor& memory,
-                     const at::Tensor& memory_lengths);
+  /// x [B, Nt, d_model] and memory [B, Ns, d_model], or both packed, [Tt, d_model] and [Ts, d_model] -> like x.
+  at::Tensor forward(const at::Tensor& x, const Sequences& sequences, const at::Tensor& memory,
+                     const Sequences& memory_sequences);
 
-  /// What step() needs of the memory: [B, Ns, 2H, D].
+  /// What step() needs of the padded memory: [B, Ns, 2H, D].
   at::Tensor memory_keys_values(const at::Tensor& memory);
 
-  /// One token of each hypothesis: x [B * beams, d_model], a sentence's hypotheses next to each other.
+  /// One token of each hypothesis: x [B * beams, d_model], a sentence's hypotheses next to each other; memory_lengths
+  /// [B] int32.
   at::Tensor step(const at::Tensor& x, KeyValueCache& cache, const at::Tensor& memory_keys_values,
                   const at::Tensor& memory_lengths);
 

@@ -154,5 +154,35 @@ TEST(Batching, PadsOnTheRightAndShiftsTheTarget) {
   EXPECT_EQ(batch.target_tokens, 6);
 }
 
+TEST(Batching, KnowsWhereTheRealTokensAre) {
+  const std::vector<EncodedPair> data{{{2, 10, 11, 3}, {2, 20, 3}}, {{2, 3}, {2, 21, 22, 23, 3}}};
+  const Batch batch = make_batch(data, {1, 0}, at::kCPU);
+  const auto ids = [](const at::Tensor& t) {
+    return std::vector<int64_t>(t.const_data_ptr<int64_t>(), t.const_data_ptr<int64_t>() + t.numel());
+  };
+  const auto starts = [](const nn::Sequences& sequences) {
+    const at::Tensor& t = sequences.cu_seqlens;
+    return std::vector<int32_t>(t.const_data_ptr<int32_t>(), t.const_data_ptr<int32_t>() + t.numel());
+  };
+  const RealTokens &source = batch.source_real, &target = batch.target_real;
+  EXPECT_EQ(ids(source.slots), (std::vector<int64_t>{0, 1, 4, 5, 6, 7}));
+  EXPECT_EQ(ids(source.sequences.positions), (std::vector<int64_t>{0, 1, 0, 1, 2, 3}));
+  EXPECT_EQ(starts(source.sequences), (std::vector<int32_t>{0, 2, 6}));
+  EXPECT_EQ(starts(target.sequences), (std::vector<int32_t>{0, 4, 6}));
+  EXPECT_EQ(source.sequences.longest, 4);
+  EXPECT_EQ(target.sequences.longest, 4);
+  EXPECT_TRUE(source.sequences.packed());
+  EXPECT_EQ(ids(source.of(batch.source)), (std::vector<int64_t>{2, 3, 2, 10, 11, 3}));
+  EXPECT_EQ(ids(target.of(batch.target_in)), (std::vector<int64_t>{2, 21, 22, 23, 2, 20}));
+  EXPECT_EQ(ids(target.of(batch.target_out)), (std::vector<int64_t>{21, 22, 23, 3, 20, 3}));
+}
+
+TEST(Batching, WithoutPaddingAllSlotsAreReal) {
+  const std::vector<EncodedPair> data{{{2, 10, 3}, {2, 20, 3}}, {{2, 11, 3}, {2, 21, 3}}};
+  const Batch batch = make_batch(data, {0, 1}, at::kCPU);
+  EXPECT_TRUE(batch.source_real.of(batch.source).equal(batch.source.flatten()));
+  EXPECT_EQ(batch.source_real.sequences.cu_seqlens[2].item<int32_t>(), 6);
+}
+
 }  // namespace
 }  // namespace strobe::nmt

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/Context.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -74,6 +75,13 @@ inline Batch batch_of(const std::vector<EncodedPair>& pairs) {
   std::vector<int64_t> all(pairs.size());
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
   return make_batch(pairs, all, at::kCPU);
+}
+
+/// What a model gives for the real target tokens, [T, V] -> [B, Nt, V] with 0 in the padding.
+inline at::Tensor padded(const at::Tensor& logits, const Batch& batch) {
+  const at::Tensor all = at::zeros({batch.target_in.numel(), logits.size(1)}, logits.options());
+  const at::Tensor filled = all.index_copy(0, batch.target_real.slots, logits);
+  return filled.view({batch.target_in.size(0), batch.target_in.size(1), logits.size(1)});
 }
 
 /// Every attention in a pre-norm model, and every other option once.

@@ -35,7 +35,7 @@ double log_probability(Transformer& model, const EncodedPair& source, const std:
   pair.target.insert(pair.target.end(), ids.begin(), ids.end());
   if (with_eos) pair.target.push_back(kEosId);
   const Batch batch = batch_of({pair});
-  const at::Tensor log_p = model->forward(batch)[0].to(at::kDouble).log_softmax(-1);
+  const at::Tensor log_p = model->forward(batch).to(at::kDouble).log_softmax(-1);
   double sum = 0.0;
   for (int64_t t = 0; t < batch.target_out.size(1); ++t) {
     sum += log_p[t][batch.target_out[0][t].item<int64_t>()].item<double>();
@@ -81,7 +81,7 @@ TEST_P(Search, StepsEqualTheWholePrefix) {
   const c10::NoGradGuard no_grad;
   Transformer model = decisive_model(small_config(GetParam()));
   const Batch batch = batch_of(random_pairs(4, model->config(), 30, 20));
-  const at::Tensor whole = model->forward(batch);
+  const at::Tensor whole = padded(model->forward(batch), batch);
   DecoderState state = model->start(batch.source, batch.source_lengths);
   for (int64_t t = 0; t < batch.target_in.size(1); ++t) {
     const at::Tensor step = model->step(batch.target_in.select(1, t), state);

@@ -1,7 +1,7 @@
 // Writes what transformer_parity_test.py recomputes with Python's torch.nn.Transformer, as a checkpoint that torch.load
 // reads:
 //   transformer_parity_tool once ATTN_TYPE NORM TIES ACTIVATION FILE
-//     configuration, weights, a batch, its logits, losses and all gradients
+//     configuration, weights, a batch, the logits of its real tokens, losses and all gradients
 //   transformer_parity_tool train adam|adamw NORM TIES ACTIVATION FILE
 //     configuration, weights, a batch for each update, the losses and the weights at the end, in float64
 #include <cstdio>

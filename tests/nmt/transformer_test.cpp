@@ -25,12 +25,12 @@ TEST_P(TransformerProperties, FutureEditsChangeNothingEarlier) {
   Transformer model = seeded_model(small_config(GetParam()));
   model->eval();
   Batch batch = batch_of(random_pairs(3, model->config(), 20, 5));
-  const at::Tensor before = model->forward(batch);
+  const at::Tensor before = padded(model->forward(batch), batch);
   for (int64_t edited = 1; edited < batch.target_in.size(1); ++edited) {
     Batch changed = batch;
     changed.target_in = batch.target_in.clone();
     changed.target_in.select(1, edited).add_(1).remainder_(46);
-    const at::Tensor after = model->forward(changed);
+    const at::Tensor after = padded(model->forward(changed), batch);
     EXPECT_TRUE(at::equal(after.narrow(1, 0, edited), before.narrow(1, 0, edited))) << "token " << edited;
     // It is read, though, by what follows, where it is no padding.
     EXPECT_FALSE(at::equal(after, before)) << "token " << edited;
@@ -56,6 +56,7 @@ TEST_P(TransformerProperties, PaddingContentChangesNothing) {
     const int64_t ns = batch.source_lengths[b].item<int32_t>(), nt = batch.target_lengths[b].item<int32_t>();
     batch.source[b].narrow(0, ns, batch.source.size(1) - ns).fill_(7);
     batch.target_in[b].narrow(0, nt, batch.target_in.size(1) - nt).fill_(9);
+    batch.target_out[b].narrow(0, nt, batch.target_out.size(1) - nt).fill_(11);
   }
   const auto after = run();
   const auto names = model->named_parameters().keys();
@@ -143,7 +144,7 @@ TEST_P(TransformerProperties, StepsWithCachesEqualTheWholeSequence) {
   Transformer model = seeded_model(small_config(GetParam()));
   model->eval();
   const Batch batch = batch_of(random_pairs(3, model->config(), 20, 13));
-  const at::Tensor whole = model->forward(batch);
+  const at::Tensor whole = padded(model->forward(batch), batch);
   DecoderState state = model->start(batch.source, batch.source_lengths);
   for (int64_t t = 0; t < batch.target_in.size(1); ++t) {
     const at::Tensor error = (model->step(batch.target_in.select(1, t), state) - whole.select(1, t)).abs();
@@ -202,22 +203,56 @@ TEST(TransformerTies, OutliveAMove) {
   EXPECT_NEAR(model->loss(batch, 0.0).item<double>(), single, 1e-5 * single);
 }
 
-TEST(TransformerTypes, TrainAlike) {
-  std::vector<double> losses;
-  std::vector<at::Tensor> gradients;
-  for (const char* attn_type : {"dotscale", "flash_attn", "imp_flash_attn"}) {
-    Transformer model = seeded_model(small_config(attn_type, 0.2));
-    const Batch batch = batch_of(random_pairs(8, model->config(), 30, 10));
-    at::manual_seed(11);
-    const at::Tensor loss = model->loss(batch, 0.1);
-    loss.backward();
-    losses.push_back(loss.item<double>() / static_cast<double>(batch.target_tokens));
-    gradients.push_back(model->named_parameters()["encoder.layers.0.self_attention.qkv.weight"].grad());
+TEST(TransformerLayout, FlashTypesComputeNoPadding) {
+  for (const Variant& variant : {Variant{"dotscale"}, Variant{"flash_attn"}, Variant{"imp_flash_attn"}}) {
+    Transformer model = seeded_model(small_config(variant));
+    EXPECT_EQ(model->packs_tokens(), variant.attn_type != "dotscale");
+    const Batch batch = batch_of(random_pairs(5, model->config(), 20, 17));
+    EXPECT_EQ(model->forward(batch).sizes(), (at::IntArrayRef{batch.target_tokens, 46}));
   }
-  const double scale = gradients[0].abs().max().item<double>();
-  for (int i : {1, 2}) {
-    EXPECT_NEAR(losses[i], losses[0], 1e-5);
-    EXPECT_LE((gradients[i] - gradients[0]).abs().max().item<double>(), 1e-4 * scale);
+}
+
+/// The loss a token, and the gradients of all parameters, of one update from one seed.
+struct Update {
+  double loss;
+  std::vector<at::Tensor> gradients;
+};
+
+Update update_of(const ModelConfig& config) {
+  Transformer model = seeded_model(config);
+  const Batch batch = batch_of(random_pairs(8, config, 30, 10));
+  at::manual_seed(11);
+  const at::Tensor loss = model->loss(batch, 0.1);
+  loss.backward();
+  Update update{loss.item<double>() / static_cast<double>(batch.target_tokens), {}};
+  for (const at::Tensor& parameter : model->parameters()) update.gradients.push_back(parameter.grad());
+  return update;
+}
+
+void expect_alike(const Update& found, const Update& expected) {
+  EXPECT_NEAR(found.loss, expected.loss, 1e-5);
+  double scale = 0.0;
+  for (const at::Tensor& gradient : expected.gradients) {
+    scale = std::max(scale, gradient.abs().max().item<double>());
+  }
+  for (std::size_t i = 0; i < expected.gradients.size(); ++i) {
+    EXPECT_LE((found.gradients[i] - expected.gradients[i]).abs().max().item<double>(), 1e-5 * scale) << i;
+  }
+}
+
+/// Dropout of the probabilities is by (batch, head, row, column), the same whether tokens are packed or padded; the
+/// other places draw for the elements that they have.
+TEST(TransformerTypes, TrainAlike) {
+  for (const char* norm : {"pre", "post"}) {
+    const auto config = [&](const char* attn_type, double dropout) {
+      ModelConfig result = small_config(Variant{attn_type, norm}, dropout);
+      result.attention_dropout = 0.2;
+      return result;
+    };
+    const Update padded = update_of(config("dotscale", 0.0));
+    expect_alike(update_of(config("flash_attn", 0.0)), padded);
+    expect_alike(update_of(config("imp_flash_attn", 0.0)), padded);
+    expect_alike(update_of(config("imp_flash_attn", 0.2)), update_of(config("flash_attn", 0.2)));
   }
 }
 
@@ -228,12 +263,11 @@ TEST(TransformerLoss, IsCrossEntropyOfTheRealTokens) {
   const Batch batch = batch_of(random_pairs(5, model->config(), 20, 12));
   const at::Tensor logits = model->forward(batch).to(at::kDouble);
   const at::Tensor log_p = logits.log_softmax(-1);
-  const at::Tensor real = batch.target_out.ne(kPadId);
-  const at::Tensor nll = -log_p.gather(2, batch.target_out.unsqueeze(2)).squeeze(2);
+  const at::Tensor targets = batch.target_out.masked_select(batch.target_out.ne(kPadId));
+  const at::Tensor nll = -log_p.gather(1, targets.unsqueeze(1)).squeeze(1);
   const at::Tensor uniform = -log_p.mean(-1);
   for (const double smoothing : {0.0, 0.1}) {
-    const double expected =
-        (((nll * (1 - smoothing)) + uniform * smoothing) * real.to(at::kDouble)).sum().item<double>();
+    const double expected = (nll * (1 - smoothing) + uniform * smoothing).sum().item<double>();
     EXPECT_NEAR(model->loss(batch, smoothing).item<double>(), expected, 1e-6 * expected) << smoothing;
   }
 }

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -71,7 +72,7 @@ TEST_P(Attention, SelfAttentionIsTheFormula) {
     const auto parts = qkv.chunk(3, -1);
     const at::Tensor expected = project(plain_attention(parts[0], parts[1], parts[2], lengths, causal),
                                         parameters["out.weight"], parameters["out.bias"]);
-    const at::Tensor found = module->forward(x, lengths, causal);
+    const at::Tensor found = module->forward(x, {lengths}, causal);
     for (int64_t b = 0; b < 3; ++b) {
       const int64_t n = lengths[b].item<int32_t>();
       EXPECT_LE(max_error(found[b].narrow(0, 0, n), expected[b].narrow(0, 0, n)), kTolerance) << "causal " << causal;
@@ -90,7 +91,69 @@ TEST_P(Attention, CrossAttentionIsTheFormula) {
   const auto kv = project(memory, parameters["kv.weight"], parameters["kv.bias"]).chunk(2, -1);
   const at::Tensor expected =
       project(plain_attention(q, kv[0], kv[1], lengths, false), parameters["out.weight"], parameters["out.bias"]);
-  EXPECT_LE(max_error(module->forward(x, at::Tensor(), module->keys_values(memory), lengths), expected), kTolerance);
+  EXPECT_LE(max_error(module->forward(x, {}, module->keys_values(memory), {lengths}), expected), kTolerance);
+}
+
+/// Sequences of these lengths, one after the other.
+Sequences packed_of(const std::vector<int32_t>& lengths) {
+  Sequences sequences{.cu_seqlens = at::cat({lengths_of({0}), lengths_of(lengths).cumsum(0, at::kInt)})};
+  sequences.longest = *std::max_element(lengths.begin(), lengths.end());
+  return sequences;
+}
+
+/// [B, N, ...] -> [T, ...].
+at::Tensor pack(const at::Tensor& padded, const std::vector<int32_t>& lengths) {
+  std::vector<at::Tensor> parts;
+  for (std::size_t b = 0; b < lengths.size(); ++b) parts.push_back(padded[b].narrow(0, 0, lengths[b]));
+  return at::cat(parts);
+}
+
+/// The real rows of what `run` gives, and its parameters' gradients, from one seed of dropout.
+template <class Run>
+std::vector<at::Tensor> results_of(torch::nn::Module& module, const Run& run) {
+  module.zero_grad();
+  torch::manual_seed(12);
+  const at::Tensor out = run();
+  out.square().sum().backward();
+  std::vector<at::Tensor> results{out.detach()};
+  for (const at::Tensor& parameter : module.parameters()) results.push_back(parameter.grad().clone());
+  return results;
+}
+
+void expect_same(const std::vector<at::Tensor>& found, const std::vector<at::Tensor>& expected) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const double scale = std::max(1.0, expected[i].abs().max().item<double>());
+    EXPECT_LE(max_error(found[i], expected[i]), kTolerance * scale) << i;
+  }
+}
+
+TEST_P(Attention, PackedSequencesAreThePaddedOnes) {
+  SelfAttention module(config_of(GetParam(), 0.3));
+  const std::vector<int32_t> lengths = {33, 1, 20, 5};
+  const at::Tensor x = at::randn({4, 33, kModel});
+  for (const bool causal : {false, true}) {
+    const auto padded =
+        results_of(*module, [&] { return pack(module->forward(x, {lengths_of(lengths)}, causal), lengths); });
+    const auto packed =
+        results_of(*module, [&] { return module->forward(pack(x, lengths), packed_of(lengths), causal); });
+    expect_same(packed, padded);
+  }
+}
+
+TEST_P(Attention, PackedSentencesReadTheirOwnPackedMemory) {
+  CrossAttention module(config_of(GetParam(), 0.3));
+  const std::vector<int32_t> lengths = {4, 17, 9}, memory_lengths = {21, 3, 8};
+  const at::Tensor x = at::randn({3, 17, kModel}), memory = at::randn({3, 21, kModel});
+  const auto padded = results_of(*module, [&] {
+    const at::Tensor keys_values = module->keys_values(memory);
+    return pack(module->forward(x, {lengths_of(lengths)}, keys_values, {lengths_of(memory_lengths)}), lengths);
+  });
+  const auto packed = results_of(*module, [&] {
+    const at::Tensor keys_values = module->keys_values(pack(memory, memory_lengths));
+    return module->forward(pack(x, lengths), packed_of(lengths), keys_values, packed_of(memory_lengths));
+  });
+  expect_same(packed, padded);
 }
 
 TEST_P(Attention, PaddingReachesNothing) {
@@ -99,7 +162,7 @@ TEST_P(Attention, PaddingReachesNothing) {
   at::Tensor x = at::randn({2, 6, kModel});
   const auto run = [&](const at::Tensor& input) {
     module->zero_grad();
-    const at::Tensor out = module->forward(input, lengths, false)[1].narrow(0, 0, 2);
+    const at::Tensor out = module->forward(input, {lengths}, false)[1].narrow(0, 0, 2);
     out.sum().backward();
     return std::pair(out.detach(), module->named_parameters()["out.weight"].grad().clone());
   };
@@ -116,7 +179,7 @@ TEST_P(Attention, StepsEqualTheWholeSequence) {
   SelfAttention module(config_of(GetParam()));
   module->eval();
   const at::Tensor x = at::randn({2, 40, kModel});  // longer than the cache's first capacity
-  const at::Tensor whole = module->forward(x, at::Tensor(), true);
+  const at::Tensor whole = module->forward(x, {}, true);
   KeyValueCache cache;
   for (int64_t t = 0; t < x.size(1); ++t) {
     EXPECT_LE(max_error(module->step(x.select(1, t), cache), whole.select(1, t)), kTolerance) << "token " << t;
@@ -130,11 +193,10 @@ TEST_P(Attention, HypothesesShareTheirSentencesMemory) {
   module->eval();
   const at::Tensor memory = at::randn({2, 9, kModel}), lengths = lengths_of({9, 3});
   const at::Tensor hypotheses = at::randn({2, 3, kModel});
-  const at::Tensor together =
-      module->forward(hypotheses, at::Tensor(), module->keys_values(memory), lengths).flatten(0, 1);
+  const at::Tensor together = module->forward(hypotheses, {}, module->keys_values(memory), {lengths}).flatten(0, 1);
   const at::Tensor apart =
-      module->forward(hypotheses.flatten(0, 1).unsqueeze(1), at::Tensor(),
-                      module->keys_values(memory.repeat_interleave(3, 0)), lengths.repeat_interleave(3, 0));
+      module->forward(hypotheses.flatten(0, 1).unsqueeze(1), {}, module->keys_values(memory.repeat_interleave(3, 0)),
+                      {lengths.repeat_interleave(3, 0)});
   EXPECT_LE(max_error(together, apart.squeeze(1)), kTolerance);
 }
 
@@ -142,7 +204,7 @@ TEST_P(Attention, DropoutActsInTrainingOnly) {
   const c10::NoGradGuard no_grad;
   SelfAttention module(config_of(GetParam(), 0.5));
   const at::Tensor x = at::randn({2, 16, kModel});
-  const auto run = [&] { return module->forward(x, at::Tensor(), false); };
+  const auto run = [&] { return module->forward(x, {}, false); };
   EXPECT_FALSE(at::equal(run(), run()));
   module->eval();
   EXPECT_TRUE(at::equal(run(), run()));
@@ -159,7 +221,7 @@ TEST(AttentionTypes, DrawTheSameDropout) {
   for (const char* attn_type : {"dotscale", "flash_attn", "imp_flash_attn"}) {
     torch::manual_seed(2);
     SelfAttention module(config_of(attn_type, 0.3));
-    const at::Tensor out = module->forward(x, lengths_of({33, 20, 5}), true);
+    const at::Tensor out = module->forward(x, {lengths_of({33, 20, 5})}, true);
     out.square().sum().backward();
     outputs.push_back(out.detach());
     gradients.push_back(module->named_parameters()["qkv.weight"].grad());

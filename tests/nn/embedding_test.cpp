@@ -2,9 +2,12 @@
 #include "nn/embedding.h"
 
 #include <ATen/ops/add.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
+#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 #include <torch/utils.h>
@@ -63,6 +66,18 @@ TEST(TokenEmbedding, ScalesAndAddsPositions) {
           step, at::add(sinusoidal_positions(position + 1, 16)[position], weight.index({ids.select(1, 299)}), 4.0)));
     }
   }
+}
+
+TEST(TokenEmbedding, PackedTokensHaveTheirOwnPositions) {
+  const c10::NoGradGuard no_grad;
+  TokenEmbedding embedding(20, 16, 0.0);
+  const at::Tensor ids = at::randint(20, {2, 300}, at::dtype(at::kLong));
+  const at::Tensor padded = embedding->forward(ids);
+  const Sequences sequences{.cu_seqlens = at::tensor({0, 300, 307}, at::kInt),
+                            .positions = at::cat({at::arange(300), at::arange(7)}),
+                            .longest = 300};
+  const at::Tensor packed = embedding->forward(at::cat({ids[0], ids[1].narrow(0, 0, 7)}), sequences);
+  EXPECT_TRUE(at::equal(packed, at::cat({padded[0], padded[1].narrow(0, 0, 7)})));
 }
 
 TEST(TokenEmbedding, DropsInTrainingOnly) {

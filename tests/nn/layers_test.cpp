@@ -51,14 +51,14 @@ TEST(EncoderLayer, NormalisesBeforeEachSublayer) {
     p[name].zero_();
   }
   const at::Tensor x = at::randn({2, 5, 32}) * 3;
-  EXPECT_EQ(max_error(layer->forward(x, at::Tensor()), x), 0.0);
+  EXPECT_EQ(max_error(layer->forward(x, {}), x), 0.0);
   // With attention alone at zero, what is left is x + feed_forward(norm(x)) with eps 1e-6.
   p["feed_forward.out.bias"].fill_(0.5);
   p["feed_forward.out.weight"].normal_();
   const at::Tensor norm = at::layer_norm(x, {32}, p["feed_forward_norm.weight"], p["feed_forward_norm.bias"], 1e-6);
   const at::Tensor hidden = at::relu(at::linear(norm, p["feed_forward.hidden.weight"], p["feed_forward.hidden.bias"]));
   const at::Tensor expected = x + at::linear(hidden, p["feed_forward.out.weight"], p["feed_forward.out.bias"]);
-  EXPECT_LE(max_error(layer->forward(x, at::Tensor()), expected), 10 * kTolerance);  // values up to 30
+  EXPECT_LE(max_error(layer->forward(x, {}), expected), 10 * kTolerance);  // values up to 30
 }
 
 TEST(EncoderLayer, NormalisesAfterEachResidual) {
@@ -79,7 +79,7 @@ TEST(EncoderLayer, NormalisesAfterEachResidual) {
   const at::Tensor y = norm("self_attention_norm", x);
   const at::Tensor hidden = at::relu(at::linear(y, p["feed_forward.hidden.weight"], p["feed_forward.hidden.bias"]));
   const at::Tensor out = at::linear(hidden, p["feed_forward.out.weight"], p["feed_forward.out.bias"]);
-  EXPECT_LE(max_error(layer->forward(x, at::Tensor()), norm("feed_forward_norm", y + out)), kTolerance);
+  EXPECT_LE(max_error(layer->forward(x, {}), norm("feed_forward_norm", y + out)), kTolerance);
 }
 
 class DecoderLayerTypes : public testing::TestWithParam<const char*> {};
@@ -91,7 +91,7 @@ TEST_P(DecoderLayerTypes, StepsEqualTheWholeSequence) {
   layer->eval();
   const at::Tensor x = at::randn({2, 20, 32}), memory = at::randn({2, 11, 32});
   const at::Tensor memory_lengths = at::tensor({11, 6}, at::dtype(at::kInt));
-  const at::Tensor whole = layer->forward(x, at::Tensor(), memory, memory_lengths);
+  const at::Tensor whole = layer->forward(x, {}, memory, {memory_lengths});
   KeyValueCache cache;
   const at::Tensor keys_values = layer->memory_keys_values(memory);
   for (int64_t t = 0; t < 20; ++t) {
