@@ -28,7 +28,7 @@ class BertLayerImpl : public torch::nn::Module {
 
  private:
   at::Tensor after_attention(const at::Tensor& x, const at::Tensor& attended);
-  ops::AttentionOptions attention_options() const;
+  ops::AttentionOptions options() const;
 
   int64_t heads_;
   std::string attn_type_;
@@ -48,6 +48,7 @@ class BertImpl : public torch::nn::Module {
 
  private:
   at::Tensor embed(const TextLayout& layout);
+  at::Tensor run(const BertLayer& layer, const at::Tensor& x, const TextLayout& layout, bool first_only) const;
 
   TextConfig config_;
   bool grad_checkpointing_;

@@ -41,8 +41,8 @@ class BottleneckImpl : public torch::nn::Module {
 
  private:
   int64_t stride_;
-  Convolution conv1_, conv2_, conv3_, downsample_conv_{nullptr};
-  BatchNorm bn1_, bn2_, bn3_, downsample_bn_{nullptr};
+  Convolution conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr}, downsample_conv_{nullptr};
+  BatchNorm bn1_{nullptr}, bn2_{nullptr}, bn3_{nullptr}, downsample_bn_{nullptr};
 };
 TORCH_MODULE(Bottleneck);
 
@@ -58,7 +58,7 @@ class AttentionPoolImpl : public torch::nn::Module {
   int64_t heads_;
   std::string attn_type_;
   at::Tensor positional_embedding_;  // [1 + g * g, C], the mean's first
-  nn::Linear k_proj_, q_proj_, v_proj_, c_proj_;
+  nn::Linear k_proj_{nullptr}, q_proj_{nullptr}, v_proj_{nullptr}, c_proj_{nullptr};
 };
 TORCH_MODULE(AttentionPool);
 

@@ -48,9 +48,12 @@ class VisionTransformerImpl : public VisionTower {
   at::Tensor forward(const at::Tensor& images, double mask_ratio) override;
 
  private:
-  at::Tensor patches(const at::Tensor& images) const;
-  at::Tensor kept_patches(int64_t batch, double mask_ratio) const;
+  /// images -> [B, g * g, 3 p p], a patch's pixels in the order of patch_weight_'s.
+  at::Tensor patches(const at::Tensor& images, at::ScalarType dtype) const;
+  /// [B, kept] int64, which patches of each image.
+  at::Tensor kept_patches(const at::Tensor& images, double mask_ratio) const;
   at::Tensor embed(const at::Tensor& images, double mask_ratio) const;
+  at::Tensor run(const ResidualAttentionBlock& block, const at::Tensor& x, bool first_only) const;
 
   VisionConfig config_;
   bool grad_checkpointing_;
