@@ -36,6 +36,10 @@ struct ClipCheckpoint {
 /// CheckpointError naming the file and what is wrong with it.
 ClipCheckpoint read_clip_checkpoint(const std::filesystem::path& file);
 
+/// The same without the optimizer's state, for who only wants to use the model: one that cannot be understood is no
+/// error.
+ClipCheckpoint read_clip_weights(const std::filesystem::path& file);
+
 /// Writes the original's form, atomically: {"epoch", "step", "name", "state_dict": OrderedDict with the prefix
 /// "module.", "optimizer", and what `extra` holds}. `optimizer` may be any torch-like state_dict whose groups have
 /// "param_names"; it is written in the original's two groups. Python's torch.load(weights_only=True) reads the file.

@@ -1,22 +1,19 @@
-// transformers' ChineseCLIPModel: its weights' names, its config.json, its folder.
+// transformers' ChineseCLIPModel: the names of its weights.
 #pragma once
 
-#include <filesystem>
-
-#include "clip/checkpoint/checkpoint.h"
-#include "clip/checkpoint/load.h"
+#include "train/value.h"
 
 namespace strobe::clip {
 
+/// Whether weights have the names of ChineseCLIPModel.
+bool is_hugging_face(const train::Dict& weights);
+
 /// From Hugging Face's names to the original's: projections transposed, queries, keys and values of the vision tower
-/// packed. Throws CheckpointError listing names that it does not know.
+/// packed. Throws CheckpointError naming a weight that ChineseCLIPModel does not have.
 train::Dict from_hugging_face(const train::Dict& weights);
 
-/// The other way. Throws CheckpointError for a ResNet, which Hugging Face's model has no place for.
+/// The other way, each tensor contiguous. Throws CheckpointError for a ResNet, which ChineseCLIPModel has no place for,
+/// and naming a weight that it does not have.
 train::Dict to_hugging_face(const train::Dict& state);
-
-/// A folder that ChineseCLIPModel.from_pretrained(folder) loads: config.json, preprocessor_config.json and
-/// model.safetensors in fp32. Each file is written whole or not at all, the weights last.
-void write_hugging_face(const std::filesystem::path& folder, const train::Dict& state);
 
 }  // namespace strobe::clip
