@@ -21,37 +21,45 @@ class UpperCaseLevel : public spdlog::custom_flag_formatter {
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<UpperCaseLevel>(); }
 };
 
-spdlog::sink_ptr file_sink(const std::filesystem::path& file, bool truncate) {
-  auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(file.string(), truncate);
+spdlog::sink_ptr with_pattern(spdlog::sink_ptr sink, const std::string& pattern) {
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
-  formatter->add_flag<UpperCaseLevel>('*').set_pattern("%Y-%m-%d %H:%M:%S,%e:%*: %v");
+  formatter->add_flag<UpperCaseLevel>('*').set_pattern(pattern);
   sink->set_formatter(std::move(formatter));
   return sink;
 }
 
+spdlog::sink_ptr console_sink(bool to_stderr) {
+  if (to_stderr) return std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  return std::make_shared<spdlog::sinks::stdout_sink_mt>();
+}
+
 }  // namespace
 
-Logger::Logger(const std::filesystem::path& file, Mode mode, bool console) {
+Logger::Logger(const std::filesystem::path& file, Mode mode, bool console) : Logger(file, mode, console, Style{}) {}
+
+Logger::Logger(const std::filesystem::path& file, Mode mode, bool console, const Style& style) {
   std::vector<spdlog::sink_ptr> sinks;
   try {
     if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
-    sinks.push_back(file_sink(file, mode == Mode::kTruncate));
+    if (!file.empty()) {
+      const bool truncate = mode == Mode::kTruncate;
+      sinks.push_back(
+          with_pattern(std::make_shared<spdlog::sinks::basic_file_sink_mt>(file.string(), truncate), style.file));
+    }
   } catch (const std::exception& error) {
     throw Error("log file " + file.string() + ": cannot be written: " + error.what());
   }
-  if (console) {
-    auto sink = std::make_shared<spdlog::sinks::stdout_sink_mt>();
-    sink->set_pattern("%v");
-    sinks.push_back(std::move(sink));
-  }
+  if (console) sinks.push_back(with_pattern(console_sink(style.to_stderr), style.console));
   logger_ = std::make_shared<spdlog::logger>("train", sinks.begin(), sinks.end());
-  logger_->flush_on(spdlog::level::info);
+  if (style.debug) logger_->set_level(spdlog::level::debug);
+  logger_->flush_on(spdlog::level::debug);
 }
 
 Logger::Logger() : logger_(std::make_shared<spdlog::logger>("train")) {}
 
 Logger::~Logger() = default;
 
+void Logger::debug(std::string_view message) { write(spdlog::level::debug, message); }
 void Logger::info(std::string_view message) { write(spdlog::level::info, message); }
 void Logger::warning(std::string_view message) { write(spdlog::level::warn, message); }
 void Logger::error(std::string_view message) { write(spdlog::level::err, message); }

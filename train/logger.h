@@ -13,16 +13,26 @@ class logger;
 
 namespace strobe::train {
 
-/// File lines read `2026-11-22 10:00:00,123:INFO: message`, console lines (standard output) only the message.
 class Logger {
  public:
   enum class Mode { kTruncate, kAppend };
 
-  /// Creates the file's folder. Throws strobe::Error naming the file where it cannot be written.
+  /// How lines look, in spdlog's patterns, where `%*` is the level as Python's logging spells it.
+  struct Style {
+    std::string file = "%Y-%m-%d %H:%M:%S,%e:%*: %v";  // 2026-11-22 10:00:00,123:INFO: message
+    std::string console = "%v";
+    bool to_stderr = false;  // the console's lines; else standard output
+    bool debug = false;      // whether debug messages are written
+  };
+
+  /// Creates the file's folder; an empty name is no file. Throws strobe::Error naming the file where it cannot be
+  /// written.
   explicit Logger(const std::filesystem::path& file, Mode mode = Mode::kTruncate, bool console = true);
+  Logger(const std::filesystem::path& file, Mode mode, bool console, const Style& style);
   Logger();  // writes nowhere
   ~Logger();
 
+  void debug(std::string_view message);
   void info(std::string_view message);
   void warning(std::string_view message);
   void error(std::string_view message);

@@ -8,6 +8,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -34,10 +35,9 @@ void validate(const OptimizerOptions& options) {
   require(options.weight_decay >= 0, "weight_decay >= 0", options.weight_decay);
 }
 
-/// Tied weights appear under two names and must be updated once.
-NamedTensors trainable(const NamedTensors& parameters) {
+/// Tied weights appear under two names and must be updated once: `seen` holds those that have been.
+NamedTensors trainable(const NamedTensors& parameters, std::unordered_set<const void*>& seen) {
   NamedTensors kept;
-  std::unordered_set<const void*> seen;
   for (const auto& [name, parameter] : parameters) {
     if (parameter.requires_grad() && seen.insert(parameter.unsafeGetTensorImpl()).second) {
       kept.emplace_back(name, parameter);
@@ -47,7 +47,10 @@ NamedTensors trainable(const NamedTensors& parameters) {
 }
 
 void restore(at::Tensor& target, const Dict& state, const char* key, const std::string& parameter) {
-  const at::Tensor& saved = state.at(key).as_tensor();
+  const Value& value = state.at(key);
+  const at::Tensor saved = target.dim() == 0 && !std::holds_alternative<at::Tensor>(value.data)
+                               ? at::scalar_tensor(value.as_double())
+                               : value.as_tensor();
   if (saved.sizes() != target.sizes()) {
     throw CheckpointError("optimizer state: " + std::string(key) + " of " + parameter +
                           ": expected another shape than the checkpoint's");
@@ -57,17 +60,20 @@ void restore(at::Tensor& target, const Dict& state, const char* key, const std::
 
 }  // namespace
 
-Optimizer::Optimizer(NamedTensors parameters, const OptimizerOptions& options) : options_(options) {
-  validate(options);
-  NamedTensors decayed = trainable(parameters);
-  NamedTensors plain;
-  if (options.weight_decay > 0) {
-    const auto is_plain = [](const auto& item) { return item.second.dim() < 2; };
-    std::copy_if(decayed.begin(), decayed.end(), std::back_inserter(plain), is_plain);
-    std::erase_if(decayed, is_plain);
+std::vector<ParameterGroup> decayed_matrices(const NamedTensors& parameters, double weight_decay) {
+  ParameterGroup decayed{.parameters = {}, .weight_decay = weight_decay};
+  ParameterGroup plain;
+  for (const auto& item : parameters) {
+    const bool is_plain = weight_decay > 0 && item.second.dim() < 2;
+    (is_plain ? plain : decayed).parameters.push_back(item);
   }
-  add_group(decayed, options.weight_decay);
-  add_group(plain, 0.0);
+  return {std::move(decayed), std::move(plain)};
+}
+
+Optimizer::Optimizer(const std::vector<ParameterGroup>& groups, const OptimizerOptions& options) : options_(options) {
+  validate(options);
+  std::unordered_set<const void*> seen;
+  for (const ParameterGroup& group : groups) add_group(trainable(group.parameters, seen), group.weight_decay);
 }
 
 void Optimizer::add_group(const NamedTensors& parameters, double weight_decay) {

@@ -17,16 +17,28 @@ struct OptimizerOptions {
   double beta1 = 0.9;
   double beta2 = 0.98;
   double eps = 1e-9;
-  double weight_decay =
-      0.0;  // Adam adds it to the gradient, AdamW decays the weight; never for biases and norms (dim < 2)
+  double weight_decay = 0.0;  // Adam adds it to the gradient, AdamW decays the weight
 };
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
+/// Parameters that share a weight decay.
+struct ParameterGroup {
+  NamedTensors parameters;
+  double weight_decay = 0.0;
+};
+
+/// First the matrices, then what does not decay: biases and norms (dim < 2). One group where weight_decay is 0.
+std::vector<ParameterGroup> decayed_matrices(const NamedTensors& parameters, double weight_decay);
+
 /// One optimiser for parameters of any devices and dtypes. Parameters without a gradient are passed over.
 class Optimizer {
  public:
-  Optimizer(NamedTensors parameters, const OptimizerOptions& options);
+  /// Leaves out frozen parameters, the second name of tied ones, and groups without any. The groups' weight decay
+  /// counts, not that of the options.
+  Optimizer(const std::vector<ParameterGroup>& groups, const OptimizerOptions& options);
+  Optimizer(const NamedTensors& parameters, const OptimizerOptions& options)  // decayed_matrices
+      : Optimizer(decayed_matrices(parameters, options.weight_decay), options) {}
 
   /// One update with the gradients that the parameters hold. Where `found_inf` (0-d fp32 on the parameters' device) is
   /// defined and 1, nothing changes, not even the step counts; it is never read by the host.
@@ -39,10 +51,11 @@ class Optimizer {
   std::vector<at::Tensor> gradients() const;  // those that are defined
 
   /// torch.optim's layout: {"state": {i: {"step", "exp_avg", "exp_avg_sq"}}, "param_groups": [...]}, parameters
-  /// numbered across the groups: first those with weight decay, then those without.
+  /// numbered across the groups.
   Dict state_dict() const;
 
-  /// Throws CheckpointError where the numbers of groups or parameters, their names or their shapes differ.
+  /// Throws CheckpointError where the numbers of groups or parameters or their shapes differ. Step counts may be
+  /// numbers, as torch wrote them before 1.12.
   void load_state_dict(const Dict& state);
 
  private:

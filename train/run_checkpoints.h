@@ -1,12 +1,11 @@
-// The checkpoints that a run leaves in its folder and goes on from.
+// A run's files as `strobe nmt train` has them: the best model, the last state, and as many of those before as asked
+// for.
 #pragma once
 
 #include <filesystem>
 
-#include "train/run_state.h"
+#include "train/run_files.h"
 #include "train/task.h"
-#include "train/trainer_options.h"
-#include "train/updater.h"
 
 namespace strobe::train {
 
@@ -14,38 +13,23 @@ namespace strobe::train {
 /// the data are read.
 void require_resumable(const std::filesystem::path& file);
 
-/// Whether save_every asks for a checkpoint after the present update.
-bool is_save_due(const TrainerOptions& options, const RunState& state);
-
-/// All processes call these together; rank 0 writes.
-class RunCheckpoints {
+/// model.pth: the best. last.pt: at every other occasion. checkpoint-<update>.pt, where checkpoints are kept: with
+/// last.pt, but not before a validation nor on a signal; once both are whole the oldest is removed.
+class RunCheckpoints : public RunFiles {
  public:
-  RunCheckpoints(Task& task, const TrainerOptions& options, Updater& updater)
-      : task_(task), options_(options), updater_(updater) {}
+  RunCheckpoints(Task& task, const TrainerOptions& options) : task_(task), options_(options) {}
 
-  /// Model, optimiser, loss scale and random state from options.resume; returns the run's state.
-  RunState resume();
-
-  /// model.pth.
-  void save_best(const RunState& state) const;
-
-  /// last.pt.
-  void save_last(const RunState& state) const;
-
-  /// last.pt and, where checkpoints are kept, checkpoint-<update>.pt; once both are whole the oldest is removed.
-  void save(RunState& state) const;
-
-  std::filesystem::path last() const;
+  RunState resume(Updater& updater) override;
+  void save(RunState& state, Occasion occasion, const Updater& updater) override;
+  std::filesystem::path last() const override;
 
  private:
-  void restore_random_state(const Dict& trainer, int64_t processes) const;
-  void write(const std::filesystem::path& file, const RunState& state) const;
+  void write(const std::filesystem::path& file, const RunState& state, const Updater& updater) const;
   std::filesystem::path numbered(int64_t update) const;
   void remove_oldest(RunState& state) const;
 
   Task& task_;
   const TrainerOptions& options_;
-  Updater& updater_;
 };
 
 }  // namespace strobe::train

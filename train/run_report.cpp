@@ -63,7 +63,7 @@ void RunReport::not_finite(const RunState& state, int64_t updates) {
 
 void RunReport::updates(const RunState& state, int64_t batches) {
   if (point_due(state)) point(state);
-  if (progress_.due()) progress_.show(progress(state, batches));
+  if (progress_.due()) progress_.show(progress_text(state, batches));
 }
 
 bool RunReport::point_due(const RunState& state) const { return events_ && state.update % kPlotInterval == 0; }
@@ -79,7 +79,7 @@ void RunReport::point(const RunState& state) {
   plotted_epoch_ = state.epoch;
 }
 
-ProgressState RunReport::progress(const RunState& state, int64_t batches) const {
+std::string RunReport::progress_text(const RunState& state, int64_t batches) const {
   const EpochTotals& totals = state.totals;
   ProgressState shown;
   shown.epoch = state.epoch;
@@ -92,7 +92,11 @@ ProgressState RunReport::progress(const RunState& state, int64_t batches) const 
   shown.padding = totals.padding_share();
   shown.seconds_left =
       totals.seconds * ratio(static_cast<double>(batches - state.batch), static_cast<double>(state.batch));
-  return shown;
+  return format_progress(shown);
+}
+
+void RunReport::scalar(std::string_view tag, int64_t step, double value) {
+  if (events_) events_->scalar(tag, step, value);
 }
 
 void RunReport::epoch(const EpochStats& stats) {
@@ -101,20 +105,18 @@ void RunReport::epoch(const EpochStats& stats) {
       fmt::format("Rate: {:.0f} target tokens/s, padding: {:.1f} %, peak memory: {:.0f} MiB, updates: {}, skipped: {}",
                   stats.target_tokens_per_second, 100.0 * stats.padding, mib(stats.peak_memory), stats.updates,
                   stats.skipped_updates));
-  if (!events_) return;
-  events_->scalar("epoch/loss", stats.epoch, stats.loss);
-  events_->scalar("epoch/target_tokens_per_second", stats.epoch, stats.target_tokens_per_second);
-  events_->scalar("epoch/padding", stats.epoch, stats.padding);
-  events_->scalar("epoch/peak_memory_mib", stats.epoch, mib(stats.peak_memory));
+  scalar("epoch/loss", stats.epoch, stats.loss);
+  scalar("epoch/target_tokens_per_second", stats.epoch, stats.target_tokens_per_second);
+  scalar("epoch/padding", stats.epoch, stats.padding);
+  scalar("epoch/peak_memory_mib", stats.epoch, mib(stats.peak_memory));
 }
 
 void RunReport::validation(const RunState& state, int64_t epoch, bool by_updates, const Validation& validation) {
   const std::string update = by_updates ? fmt::format(", update: {}", state.update) : "";
   logger_.info(fmt::format("Epoch: {}{}, Dev loss: {:.6f}, {}: {:.4f}", epoch, update, validation.loss, score_name_,
                            validation.score));
-  if (!events_) return;
-  events_->scalar("dev/loss", state.update, validation.loss);
-  events_->scalar("dev/score", state.update, validation.score);
+  scalar("dev/loss", state.update, validation.loss);
+  scalar("dev/score", state.update, validation.score);
 }
 
 void RunReport::score(const RunState& state, bool is_best) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "train/logger.h"
 #include "train/progress.h"
@@ -14,17 +15,25 @@
 
 namespace strobe::train {
 
+/// Log lines (X and Y are decimals):
+///   Epoch: N, loss: X, time: SECONDS
+///   Rate: X target tokens/s, padding: X %, peak memory: X MiB, updates: N, skipped: N
+///   Epoch: N, Dev loss: X, <score name>: Y
+///   Epoch: N, update: N, Dev loss: X, <score name>: Y   where validate_every_updates asked for the validation
+///   -------- Save Best Model! --------   or   Early Stop Left: K
+///   -------- Early Stop! --------
+/// A trainer with lines of its own overrides them.
 class RunReport {
  public:
   RunReport(const TrainerOptions& options, std::string score_name, Logger& logger);
-  ~RunReport();
+  virtual ~RunReport();
   RunReport(const RunReport&) = delete;
   RunReport& operator=(const RunReport&) = delete;
 
   /// Opens a new event file, where curves are asked for.
   void open_curves(const RunState& state);
 
-  void resumed(const RunState& state);
+  virtual void resumed(const RunState& state);
   void other_processes(int64_t saved);  // the checkpoint's number differs from this run's
   void finished_before();
   void stopped(const RunState& state, int signal, const std::string& checkpoint);
@@ -32,20 +41,28 @@ class RunReport {
   void not_finite(const RunState& state, int64_t updates);
 
   /// Whether a point of the curves or the line of progress wants the sums, which may wait for the device.
-  bool wants_updates(const RunState& state) const { return speaks_ && (point_due(state) || progress_.due()); }
-  void updates(const RunState& state, int64_t batches);
+  virtual bool wants_updates(const RunState& state) const { return speaks_ && (point_due(state) || progress_.due()); }
+  virtual void updates(const RunState& state, int64_t batches);
 
-  void epoch(const EpochStats& stats);
+  virtual void epoch(const EpochStats& stats);
 
+  virtual void validation_begins(const RunState& /*state*/, int64_t /*epoch*/) {}
   /// `by_updates`: the line names the update.
-  void validation(const RunState& state, int64_t epoch, bool by_updates, const Validation& validation);
-  void score(const RunState& state, bool is_best);
+  virtual void validation(const RunState& state, int64_t epoch, bool by_updates, const Validation& validation);
+  virtual void score(const RunState& state, bool is_best);
   void out_of_patience();
+
+ protected:
+  Logger& logger() { return logger_; }
+  bool speaks() const { return speaks_; }
+  const TrainerOptions& options() const { return options_; }
+  /// A point of a curve of one's own; nothing without curves.
+  void scalar(std::string_view tag, int64_t step, double value);
+  virtual std::string progress_text(const RunState& state, int64_t batches) const;
 
  private:
   bool point_due(const RunState& state) const;
   void point(const RunState& state);
-  ProgressState progress(const RunState& state, int64_t batches) const;
 
   const TrainerOptions& options_;
   bool speaks_;  // rank 0; the others' logger writes nothing

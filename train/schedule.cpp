@@ -21,10 +21,10 @@ double noam(const ScheduleOptions& options, double step) {
          std::min(std::pow(step, -0.5), step * std::pow(warmup, -1.5));
 }
 
-double cosine(const ScheduleOptions& options, double step) {
-  const double warmup = static_cast<double>(options.warmup);
-  if (step < warmup) return options.lr * step / warmup;
-  const double progress = std::min(1.0, (step - warmup) / (static_cast<double>(options.total_updates) - warmup));
+/// `done`: updates of the descent.
+double cosine(const ScheduleOptions& options, double done) {
+  const auto descent = static_cast<double>(options.total_updates - options.warmup);
+  const double progress = std::min(1.0, done / descent);
   return options.min_lr + (options.lr - options.min_lr) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
 }
 
@@ -38,8 +38,8 @@ void validate(const ScheduleOptions& options) {
   require(options.d_model > 0, "d_model > 0", static_cast<double>(options.d_model));
   require(options.warmup >= (needs_warmup ? 1 : 0), needs_warmup ? "warmup >= 1" : "warmup >= 0",
           static_cast<double>(options.warmup));
-  if (options.kind != Kind::kCosine) return;
-  require(options.total_updates > options.warmup,
+  if (options.kind != Kind::kCosine && options.kind != Kind::kClipCosine) return;
+  require(options.kind == Kind::kClipCosine || options.total_updates > options.warmup,
           "total_updates > warmup (" + std::to_string(options.warmup) + " updates of rising learning rate)",
           static_cast<double>(options.total_updates));
   require(options.min_lr >= 0 && options.min_lr <= options.lr, "0 <= min_lr <= lr", options.min_lr);
@@ -56,7 +56,9 @@ double learning_rate(const ScheduleOptions& options, int64_t step) {
     case Kind::kInverseSqrt:
       return options.lr * std::min(s / warmup, std::sqrt(warmup / s));
     case Kind::kCosine:
-      return cosine(options, s);
+      return step < options.warmup ? options.lr * s / warmup : cosine(options, s - warmup);
+    case Kind::kClipCosine:
+      return step <= options.warmup ? options.lr * s / warmup : cosine(options, s - 1 - warmup);
   }
   throw Error("schedule: unknown kind");
 }

@@ -4,8 +4,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 
+#include "train/optimizer.h"
 #include "train/value.h"
 
 namespace torch::nn {
@@ -40,6 +42,20 @@ class Task {
 
   /// Puts the batches of the epoch (counted from 1) in order and returns how many there are.
   virtual int64_t begin_epoch(int64_t epoch) = 0;
+
+  /// The parameters with their weight decay, in the order that the optimiser's state keeps. Frozen ones are left out of
+  /// the groups by the optimiser. Matrices decay, biases and norms do not, unless a task says otherwise.
+  virtual std::vector<ParameterGroup> parameter_groups(double weight_decay);
+
+  /// Comes before the forward passes of an update: this process's share of its batches. Autocast is set as for them.
+  virtual void begin_update(std::span<const int64_t> /*batches*/) {}
+
+  /// Comes after each update of the weights.
+  virtual void after_update() {}
+
+  /// Whether forward, begin_update and validate speak with the other processes. Then all of them validate, and memory
+  /// that runs out in one of several processes ends the run: the others could not be told in the midst of a collective.
+  virtual bool works_together() const { return false; }
 
   /// The loss of batch `index` of the present epoch, on the training device, in the mode the module is in. The loop has
   /// set autocast and gradient mode.

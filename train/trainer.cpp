@@ -35,13 +35,13 @@ EpochStats stats_of(const RunState& state, at::Device device, Communicator& rank
 
 class Run {
  public:
-  Run(Task& task, const TrainerOptions& options, Logger& logger)
+  Run(Task& task, const TrainerOptions& options, RunFiles& files, RunReport& report)
       : task_(task),
         options_(options),
         ranks_(*options.ranks),
         updater_(task, options),
-        checkpoints_(task, options, updater_),
-        report_(options, task.score_name(), logger) {}
+        files_(files),
+        report_(report) {}
 
   TrainResult run() {
     start();
@@ -50,7 +50,7 @@ class Run {
     if (signal_ != 0) {
       stop(signal_);
     } else if (!state_.best_score) {
-      checkpoints_.save_best(state_);
+      save(Occasion::kBest);
     }
     result_.best_epoch = state_.best_epoch;
     result_.best_update = state_.best_update;
@@ -74,7 +74,8 @@ class Run {
     if (options_.resume.empty()) {
       seed_generators(options_.device, seed_of_rank(options_.seed, ranks_.rank()));
     } else {
-      state_ = checkpoints_.resume();
+      state_ = files_.resume(updater_);
+      updater_.set_totals(state_.totals);
       report_.resumed(state_);
       if (state_.processes != ranks_.size()) report_.other_processes(state_.processes);
       if (!is_left()) report_.finished_before();
@@ -101,12 +102,14 @@ class Run {
       if (signal_ != 0) return read_sums();
       if (is_due_by_updates(options_, state_)) {
         read_sums();
-        save_before_validation();
+        save(Occasion::kBeforeValidation);
         validate(state_.epoch, /*by_updates=*/true);
-        save();
+        save(Occasion::kAfterValidation);
+        start_clock();
       } else if (update() && is_save_due(options_, state_) && !is_due_by_updates(options_, state_)) {
         read_sums();
-        save();
+        save(Occasion::kUpdates);
+        start_clock();
       }
     }
     read_sums();
@@ -147,12 +150,13 @@ class Run {
     const bool by_epochs = state_.batch >= batches_ && is_due_by_epochs(options_, state_, stats.epoch);
     const bool is_due =
         by_epochs || is_due_by_updates(options_, state_) || (is_last && is_due_at_end(options_, state_));
-    if (is_due) save_before_validation();
+    if (is_due) save(Occasion::kBeforeValidation);
     if (state_.batch >= batches_) begin_next_epoch();
     if (is_due) {
       stats.validation = validate(stats.epoch, is_due_by_updates(options_, state_) && !by_epochs);
     }
-    save();
+    save(Occasion::kEpoch);
+    start_clock();
     if (is_out_of_patience(options_, state_)) report_.out_of_patience();
     result_.epochs.push_back(stats);
   }
@@ -172,27 +176,21 @@ class Run {
   }
 
   Validation validate(int64_t epoch, bool by_updates) {
+    report_.validation_begins(state_, epoch);
     const Validation validation = run_validation(task_, options_);
     exchange_signal();
     report_.validation(state_, epoch, by_updates, validation);
     const bool is_best = note_score(state_, epoch, validation.score);
-    if (is_best) checkpoints_.save_best(state_);
+    if (is_best) save(Occasion::kBest);
     report_.score(state_, is_best);
     return validation;
   }
 
-  /// A validation may take long, or fail: the run can go on from before it.
-  void save_before_validation() const { checkpoints_.save_last(state_); }
-
-  /// Outside the clock of the epoch, as validations are.
-  void save() {
-    checkpoints_.save(state_);
-    start_clock();
-  }
+  void save(Occasion occasion) { files_.save(state_, occasion, updater_); }
 
   void stop(int signal) {
-    checkpoints_.save_last(state_);
-    report_.stopped(state_, signal, checkpoints_.last().string());
+    save(Occasion::kSignal);
+    report_.stopped(state_, signal, files_.last().string());
     result_.exit_status = 128 + signal;
   }
 
@@ -210,6 +208,7 @@ class Run {
   /// A signal may reach one process or all: what they have agreed on counts, so that they stop at the same update.
   void exchange_signal() { signal_ = static_cast<int>(ranks_.max(signals_.received())); }
 
+  /// After what does not count as training: validations and checkpoints.
   void start_clock() { since_ = Clock::now(); }
 
   Task& task_;
@@ -217,8 +216,8 @@ class Run {
   Communicator& ranks_;
   SignalGuard signals_;
   Updater updater_;
-  RunCheckpoints checkpoints_;
-  RunReport report_;
+  RunFiles& files_;
+  RunReport& report_;
   RunState state_;
   TrainResult result_;
   int64_t batches_ = 0;      // of the present epoch
@@ -226,16 +225,30 @@ class Run {
   Clock::time_point since_;  // what totals.seconds does not yet hold
 };
 
-}  // namespace
-
-TrainResult train(Task& task, const TrainerOptions& options, Logger& logger) {
+TrainerOptions resolve(const TrainerOptions& options, Task& task) {
+  using Kind = ScheduleOptions::Kind;
   validate(options);
   TrainerOptions resolved = options;
-  if (resolved.schedule.kind == ScheduleOptions::Kind::kCosine && resolved.schedule.total_updates == 0) {
+  const bool is_cosine = options.schedule.kind == Kind::kCosine || options.schedule.kind == Kind::kClipCosine;
+  if (is_cosine && options.schedule.total_updates == 0) {
     resolved.schedule.total_updates = planned_updates(options, task.begin_epoch(1));
   }
   validate(resolved.schedule);
-  return Run(task, resolved, logger).run();
+  return resolved;
+}
+
+}  // namespace
+
+TrainResult train(Task& task, const TrainerOptions& options, Logger& logger) {
+  const TrainerOptions resolved = resolve(options, task);
+  RunCheckpoints files(task, resolved);
+  RunReport report(resolved, task.score_name(), logger);
+  return Run(task, resolved, files, report).run();
+}
+
+TrainResult train(Task& task, const TrainerOptions& options, RunFiles& files, RunReport& report) {
+  const TrainerOptions resolved = resolve(options, task);
+  return Run(task, resolved, files, report).run();
 }
 
 }  // namespace strobe::train

@@ -33,19 +33,19 @@ struct TrainResult {
   std::vector<EpochStats> epochs;  // those that this run finished
 };
 
+class RunFiles;
+class RunReport;
+
 /// Trains until the epochs or updates are used up, the score has not improved for `patience` validations, or a signal
-/// arrives. Log lines (X and Y are decimals):
-///   Epoch: N, loss: X, time: SECONDS
-///   Rate: X target tokens/s, padding: X %, peak memory: X MiB, updates: N, skipped: N
-///   Epoch: N, Dev loss: X, <score_name()>: Y
-///   Epoch: N, update: N, Dev loss: X, <score_name()>: Y   where validate_every_updates asked for the validation
-///   -------- Save Best Model! --------   or   Early Stop Left: K
-///   -------- Early Stop! --------
-/// The weights after one update are validated once, whatever asks for it; the last ones always, unless nothing is to be
-/// validated. A checkpoint is the dict of Task::describe() with "model", "optimizer" and "trainer" added. A resumed run
-/// goes on bit for bit as the uninterrupted one would have (on the CPU; on CUDA with `deterministic`), and appends to
-/// the logger. Throws strobe::Error for options out of range, CheckpointError for a checkpoint that is missing, does
-/// not fit or cannot be written; errors of the task pass through.
+/// arrives. The log has RunReport's lines (train/run_report.h), the folder RunCheckpoints' files. The weights after one
+/// update are validated once, whatever asks for it; the last ones always, unless nothing is to be validated. A
+/// checkpoint is the dict of Task::describe() with "model", "optimizer" and "trainer" added. A resumed run goes on bit
+/// for bit as the uninterrupted one would have (on the CPU; on CUDA with `deterministic`), and appends to the logger.
+/// Throws strobe::Error for options out of range, CheckpointError for a checkpoint that is missing, does not fit or
+/// cannot be written; errors of the task pass through.
 TrainResult train(Task& task, const TrainerOptions& options, Logger& logger);
+
+/// The same course with files and a report of one's own.
+TrainResult train(Task& task, const TrainerOptions& options, RunFiles& files, RunReport& report);
 
 }  // namespace strobe::train

@@ -5,8 +5,6 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/grad_mode.h>
-#include <torch/nn/module.h>
-
 #include <algorithm>
 #include <bit>
 #include <utility>
@@ -21,24 +19,18 @@ constexpr double kInitialScale = 65536.0;
 
 constexpr int64_t kNone = -1;  // instead of a batch
 
-/// Runs `f`; where memory runs out, that is only noted.
+}  // namespace
+
+/// Runs `f`; where memory runs out, that is only noted, unless the other processes wait for this one.
 template <typename F>
-void count_out_of_memory(Tally& tally, const F& f) {
+void Updater::count_out_of_memory(Tally& tally, const F& f) {
   try {
     f();
   } catch (const std::exception& error) {
-    if (!is_out_of_memory(error)) throw;
+    if (!is_out_of_memory(error) || (task_.works_together() && ranks_.size() > 1)) throw;
     tally.out_of_memory = 1;
   }
 }
-
-NamedTensors named_parameters(const torch::nn::Module& module) {
-  NamedTensors parameters;
-  for (const auto& item : module.named_parameters()) parameters.emplace_back(item.key(), item.value());
-  return parameters;
-}
-
-}  // namespace
 
 Updater::Updater(Task& task, const TrainerOptions& options)
     : task_(task),
@@ -46,7 +38,7 @@ Updater::Updater(Task& task, const TrainerOptions& options)
       device_(options.device),
       precision_(options.precision),
       clip_norm_(options.clip_norm),
-      optimizer_(named_parameters(task.model()), options.optimizer),
+      optimizer_(task.parameter_groups(options.optimizer.weight_decay), options.optimizer),
       reducer_(optimizer_.parameters(), ranks_),
       pending_(at::zeros({2}, at::device(device_).dtype(at::kDouble))) {
   set_totals({});
@@ -55,11 +47,14 @@ Updater::Updater(Task& task, const TrainerOptions& options)
 Tally Updater::accumulate(int64_t begin, int64_t end) {
   Tally tally;
   const int64_t size = ranks_.size();
-  const int64_t steps = (end - begin + size - 1) / size;
-  for (int64_t step = 0; step < steps; ++step) {
-    const int64_t batch = begin + step * size + ranks_.rank();
-    backward(forward(batch < end ? batch : kNone, tally), step == steps - 1, tally);
-  }
+  std::vector<int64_t> own;
+  for (int64_t batch = begin + ranks_.rank(); batch < end; batch += size) own.push_back(batch);
+  count_out_of_memory(tally, [&] {
+    const AutocastGuard autocast(device_.type(), precision_);
+    task_.begin_update(own);
+  });
+  own.resize(static_cast<std::size_t>((end - begin + size - 1) / size), kNone);
+  for (const int64_t batch : own) backward(forward(batch, tally), &batch == &own.back(), tally);
   return tally;
 }
 
@@ -112,6 +107,7 @@ void Updater::apply(double lr, const Tally& all, EpochTotals& totals) {
   not_finite_.add_(found_inf);
   ranks_.sum(pending_);
   losses_.add_(pending_);
+  task_.after_update();
   totals.updates += 1;
   totals.target_tokens += all.target_tokens;
   totals.source_tokens += all.source_tokens;

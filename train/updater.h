@@ -45,6 +45,8 @@ class Updater {
   void load_state(const Dict& optimizer, const Value& scaler);
 
  private:
+  template <typename F>
+  void count_out_of_memory(Tally& tally, const F& f);
   at::Tensor forward(int64_t batch, Tally& tally);
   void backward(at::Tensor loss, bool is_last, Tally& tally);
 

@@ -33,7 +33,7 @@ Validation run_validation(Task& task, const TrainerOptions& options) {
   const at::NoGradGuard no_grad;
   const AutocastGuard autocast(options.device.type(), options.precision);
   Validation validation;
-  if (options.ranks->is_root()) {
+  if (options.ranks->is_root() || task.works_together()) {
     task.model().eval();
     validation = task.validate();
     task.model().train();

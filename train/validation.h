@@ -17,7 +17,7 @@ bool is_due_by_epochs(const TrainerOptions& options, const RunState& state, int6
 bool is_due_at_end(const TrainerOptions& options, const RunState& state);
 
 /// One pass over the validation data: eval mode, autocast, no gradients. Rank 0 makes it, the others wait for what it
-/// finds.
+/// finds, unless the task works together.
 Validation run_validation(Task& task, const TrainerOptions& options);
 
 /// Takes the score into the state; true where it is the best so far.

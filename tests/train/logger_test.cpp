@@ -42,6 +42,20 @@ TEST(Logger, TruncatesOrAppends) {
   EXPECT_THAT(read_text(folder / "log"), ::testing::Not(::testing::HasSubstr("one")));
 }
 
+TEST(Logger, WritesInAnotherStyle) {
+  const TemporaryFolder folder;
+  const Logger::Style style{.file = "%* | %v", .console = "%* | Rank 0 | %v", .to_stderr = true, .debug = true};
+  ::testing::internal::CaptureStderr();
+  {
+    Logger logger(folder / "log", Logger::Mode::kTruncate, /*console=*/true, style);
+    logger.debug("much");
+    logger.warning("little");
+    Logger("", Logger::Mode::kTruncate, /*console=*/true, {.console = "%v", .to_stderr = true}).debug("nothing");
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "DEBUG | Rank 0 | much\nWARNING | Rank 0 | little\n");
+  EXPECT_EQ(read_text(folder / "log"), "DEBUG | much\nWARNING | little\n");
+}
+
 TEST(Logger, NamesTheFileThatCannotBeWritten) {
   const TemporaryFolder folder;
   Logger(folder / "file", Logger::Mode::kTruncate, false).info("x");

@@ -110,6 +110,19 @@ TEST(Optimizer, RefusesAStateOfOtherParameters) {
   EXPECT_THAT(error(longer), HasSubstr("expected 2 parameters, found 1"));
 }
 
+TEST(Optimizer, TakesStepCountsThatAreNumbers) {
+  at::Tensor weight = parameter({2, 2});
+  Optimizer optimizer({{"weight", weight}}, {});
+  Dict state = optimizer.state_dict(), slots;
+  Dict slot = state.at("state").as_dict().at(int64_t{0}).as_dict();
+  slot["step"] = 7;  // as torch wrote them before 1.12
+  slots[int64_t{0}] = std::move(slot);
+  state["state"] = std::move(slots);
+  optimizer.load_state_dict(state);
+  const Dict now = optimizer.state_dict();
+  EXPECT_EQ(now.at("state").as_dict().at(int64_t{0}).as_dict().at("step").as_tensor().item<double>(), 7.0);
+}
+
 TEST(Clipping, ScalesAndBoundsTheJointNorm) {
   const std::vector<at::Tensor> gradients = {at::full({2}, 6.0, at::kDouble), at::full({1}, 8.0, at::kDouble)};
   const double norm = std::sqrt(6 * 6 + 6 * 6 + 8 * 8);

@@ -53,6 +53,23 @@ TEST(Schedule, CosineEndsAtTheMinimumAndStaysThere) {
   for (int64_t step = 20; step < 100; ++step) EXPECT_GT(learning_rate(o, step), learning_rate(o, step + 1));
 }
 
+TEST(Schedule, ClipsCosineKeepsThePeakOneUpdateLonger) {
+  const ScheduleOptions o = options(Kind::kClipCosine, 20), other = options(Kind::kCosine, 20);
+  for (int64_t step = 1; step <= 20; ++step)
+    EXPECT_NEAR(learning_rate(o, step), o.lr * static_cast<double>(step) / 20, kRounding);
+  EXPECT_EQ(learning_rate(o, 21), o.lr);
+  for (int64_t step = 21; step <= 100; ++step) EXPECT_EQ(learning_rate(o, step), learning_rate(other, step - 1));
+}
+
+TEST(Schedule, ClipsCosineMayEndWithinItsWarmup) {
+  ScheduleOptions o = options(Kind::kClipCosine, 500);
+  for (const int64_t total : {3, 500}) {
+    o.total_updates = total;
+    validate(o);
+    EXPECT_NEAR(learning_rate(o, 3), o.lr * 3 / 500, kRounding);
+  }
+}
+
 TEST(Schedule, Constant) {
   EXPECT_EQ(learning_rate(options(Kind::kConstant, 0), 1), 3e-3);
   EXPECT_NEAR(learning_rate(options(Kind::kConstant, 4), 1), 3e-3 / 4, kRounding);

@@ -154,6 +154,16 @@ at::Tensor Communicator::all_gather(const at::Tensor& tensor) {
   return gathered.view(sizes);
 }
 
+at::Tensor Communicator::scatter_sum(const at::Tensor& tensor) {
+  if (!group_) return tensor;
+  at::Tensor parts = tensor.contiguous();
+  std::vector<int64_t> sizes = tensor.sizes().vec();
+  sizes.front() /= size();
+  at::Tensor own = at::empty(sizes, parts.options());
+  guarded([&] { group_->process_group->_reduce_scatter_base(own, parts)->wait(); });
+  return own;
+}
+
 int64_t Communicator::max(int64_t value) {
   if (!group_) return value;
   std::vector<at::Tensor> tensors = {at::full({1}, value, at::kLong)};

@@ -55,6 +55,8 @@ class Communicator {
   void broadcast(at::Tensor& tensor);  // from rank 0
   /// [size, ...]: the tensors of all ranks in their order.
   at::Tensor all_gather(const at::Tensor& tensor);
+  /// [size * n, ...] of every rank -> [n, ...]: the own part of their sum.
+  at::Tensor scatter_sum(const at::Tensor& tensor);
 
   /// Of numbers that the hosts hold.
   int64_t max(int64_t value);
