@@ -9,13 +9,17 @@
 namespace strobe::cli {
 
 void RunOptions::add_to(CLI::App& command) {
-  command.add_option("--device", device, "where to compute; auto: the GPU where there is one")
-      ->check(one_of({"auto", "cpu", "cuda"}))
-      ->capture_default_str();
   command
       .add_option("--precision", precision,
                   "of forward and backward; auto: fp32 on the CPU, bf16 from sm_80 on, else fp16")
       ->check(one_of({"auto", "fp32", "bf16", "fp16"}))
+      ->capture_default_str();
+  add_device(command);
+}
+
+void RunOptions::add_device(CLI::App& command) {
+  command.add_option("--device", device, "where to compute; auto: the GPU where there is one")
+      ->check(one_of({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   command.add_option("--threads", threads, "CPU threads; 0: all cores")
       ->check(CLI::NonNegativeNumber)

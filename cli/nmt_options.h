@@ -19,6 +19,7 @@ struct RunOptions {
   int threads = 0;  // 0: torch's choice
 
   void add_to(CLI::App& command);
+  void add_device(CLI::App& command);  // --device, --threads alone
 
   /// Sets the number of threads: several processes share the machine's cores. cuda where there is a GPU unless told,
   /// each process its own; throws strobe::Error where there is none.
