@@ -17,6 +17,7 @@ void add_nmt_score(CLI::App& parent);
 void add_nmt_average(CLI::App& parent);
 void add_clip_build_lmdb(CLI::App& parent);
 void add_clip_demo_data(CLI::App& parent);
+void add_clip_picture_sheet(CLI::App& parent);
 void add_bench_attention(CLI::App& parent);
 void add_bench_nmt(CLI::App& parent);
 

@@ -67,6 +67,7 @@ int run(int argc, char** argv) {
   clip->require_subcommand(1);
   add_clip_build_lmdb(*clip);
   add_clip_demo_data(*clip);
+  add_clip_picture_sheet(*clip);
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
   bench->require_subcommand(1);
   add_bench_attention(*bench);

@@ -4,8 +4,8 @@
 #include <array>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
+#include "clip/data/base64.h"
 #include "clip/demo/captions.h"
 #include "clip/demo/emoji_font.h"
 #include "clip/demo/hash.h"
@@ -16,35 +16,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kSmallestSide = 136;  // what Noto Color Emoji's bitmaps, 136 x 128, fit into
-constexpr int64_t kSides = 57;          // 136 .. 192 pixels
+constexpr int kSmallestSide = 136;  // what Noto Color Emoji's bitmaps, 136 x 128, fit into
+constexpr int kSides = 57;          // 136 .. 192 pixels
 constexpr uint64_t kTrainingPictures = 2;
 constexpr uint64_t kCaptions = 2;  // of a training picture
 constexpr std::array kBackgrounds{Rgb{255, 255, 255}, Rgb{250, 240, 215}, Rgb{225, 240, 255}, Rgb{230, 250, 225},
                                   Rgb{255, 228, 232}, Rgb{236, 228, 250}, Rgb{220, 220, 220}, Rgb{200, 225, 220}};
-constexpr std::string_view kBase64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-std::string base64(std::string_view bytes) {
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::string_view group = bytes.substr(i, 3);
-    uint32_t bits = 0;
-    for (std::size_t j = 0; j < 3; ++j) bits = bits << 8 | (j < group.size() ? static_cast<uint8_t>(group[j]) : 0);
-    for (std::size_t j = 0; j < 4; ++j) text += j <= group.size() ? kBase64[bits >> (18 - 6 * j) & 63] : '=';
-  }
-  return text;
-}
 
 /// The emoji at a place and on a background that its `number` chooses.
-Picture picture_of(const Glyph& glyph, char32_t code_point, uint64_t number) {
+Image picture_of(const Glyph& glyph, char32_t code_point, uint64_t number) {
   auto choice = [&, drawn = uint64_t{0}](uint64_t among) mutable {
-    return static_cast<int64_t>(hash(code_point, 100 * (number + 1) + drawn++) % among);
+    return static_cast<int>(hash(code_point, 100 * (number + 1) + drawn++) % among);
   };
-  const int64_t side = std::max({kSmallestSide, glyph.width, glyph.height}) + choice(kSides);
-  Picture picture(side, side, kBackgrounds[static_cast<std::size_t>(choice(kBackgrounds.size()))]);
-  const int64_t x = choice(static_cast<uint64_t>(side - glyph.width + 1));
-  const int64_t y = choice(static_cast<uint64_t>(side - glyph.height + 1));
+  const int side = std::max({kSmallestSide, glyph.width, glyph.height}) + choice(kSides);
+  Image picture = blank_picture(side, side, kBackgrounds[static_cast<std::size_t>(choice(kBackgrounds.size()))]);
+  const int x = choice(static_cast<uint64_t>(side - glyph.width + 1));
+  const int y = choice(static_cast<uint64_t>(side - glyph.height + 1));
   draw(picture, glyph, x, y);
   return picture;
 }
@@ -58,8 +45,8 @@ class SplitWriter {
   }
 
   /// Returns the picture's id in the split, from 1.
-  int64_t add_image(const Picture& picture) {
-    images_ << ++split_.images << '\t' << base64(encode_png(picture)) << '\n';
+  int64_t add_image(const Image& picture) {
+    images_ << ++split_.images << '\t' << encode_base64(encode_png(picture)) << '\n';
     return split_.images;
   }
 

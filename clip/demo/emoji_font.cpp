@@ -40,7 +40,7 @@ std::optional<Glyph> EmojiFont::glyph(char32_t code_point) const {
   if (index == 0 || FT_Load_Glyph(face_->face, index, FT_LOAD_COLOR) != 0) return std::nullopt;
   const FT_Bitmap& bitmap = face_->face->glyph->bitmap;
   if (bitmap.pixel_mode != FT_PIXEL_MODE_BGRA || bitmap.width == 0 || bitmap.rows == 0) return std::nullopt;
-  Glyph glyph{bitmap.width, bitmap.rows, {}};
+  Glyph glyph{static_cast<int>(bitmap.width), static_cast<int>(bitmap.rows), {}};
   glyph.pixels.reserve(std::size_t{4} * bitmap.width * bitmap.rows);
   for (unsigned row = 0; row < bitmap.rows; ++row) {
     const unsigned char* pixel = bitmap.buffer + static_cast<std::ptrdiff_t>(row) * bitmap.pitch;

@@ -4,12 +4,19 @@
 
 #include <algorithm>
 
-#include "strobe/types.h"
-
 namespace strobe::clip {
 namespace {
 
+constexpr int kChannels = 3;
 constexpr int kOpaque = 255;
+
+void check_inside(const char* what, const Image& picture, int x, int y, int width, int height) {
+  if (x < 0 || y < 0 || x + width > picture.width || y + height > picture.height) {
+    throw Error(std::string(what) + ": expected to lie inside the picture");
+  }
+}
+
+uint8_t* pixel_at(Image& picture, int x, int y) { return picture.row(y) + kChannels * x; }
 
 void check(bool done, const png_image& image) {
   if (!done) throw Error(std::string("encode_png: ") + image.message);
@@ -17,21 +24,20 @@ void check(bool done, const png_image& image) {
 
 }  // namespace
 
-Picture::Picture(int64_t width, int64_t height, Rgb background)
-    : width(width), height(height), pixels(static_cast<std::size_t>(3 * width * height)) {
-  for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = background[i % 3];
+Image blank_picture(int width, int height, Rgb color) {
+  Image picture(ImageMode::kRgb, width, height);
+  for (std::size_t i = 0; i < picture.pixels.size(); ++i) picture.pixels[i] = color[i % kChannels];
+  return picture;
 }
 
-void draw(Picture& picture, const Glyph& glyph, int64_t x, int64_t y) {
-  if (x < 0 || y < 0 || x + glyph.width > picture.width || y + glyph.height > picture.height) {
-    throw Error("draw: glyph: expected to lie inside the picture");
-  }
+void draw(Image& picture, const Glyph& glyph, int x, int y) {
+  check_inside("draw: glyph", picture, x, y, glyph.width, glyph.height);
   const uint8_t* source = glyph.pixels.data();
-  for (int64_t row = 0; row < glyph.height; ++row) {
-    uint8_t* target = picture.at(x, y + row);
-    for (int64_t column = 0; column < glyph.width; ++column, source += 4, target += 3) {
-      const int under = kOpaque - source[3];
-      for (int channel = 0; channel < 3; ++channel) {
+  for (int row = 0; row < glyph.height; ++row) {
+    uint8_t* target = pixel_at(picture, x, y + row);
+    for (int column = 0; column < glyph.width; ++column, source += kChannels + 1, target += kChannels) {
+      const int under = kOpaque - source[kChannels];
+      for (int channel = 0; channel < kChannels; ++channel) {
         const int behind = (under * target[channel] + kOpaque / 2) / kOpaque;
         target[channel] = static_cast<uint8_t>(std::min(kOpaque, source[channel] + behind));
       }
@@ -39,7 +45,14 @@ void draw(Picture& picture, const Glyph& glyph, int64_t x, int64_t y) {
   }
 }
 
-std::string encode_png(const Picture& picture) {
+void paste(Image& picture, const Image& part, int x, int y) {
+  check_inside("paste: part", picture, x, y, part.width, part.height);
+  for (int row = 0; row < part.height; ++row) {
+    std::copy_n(part.row(row), part.row_bytes(), pixel_at(picture, x, y + row));
+  }
+}
+
+std::string encode_png(const Image& picture) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
   image.width = static_cast<png_uint_32>(picture.width);

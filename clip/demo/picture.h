@@ -1,4 +1,4 @@
-// What the built-in data set draws on: 8-bit RGB pictures and their PNG files.
+// Drawing and PNG files: what the built-in data set and picture sheets are made with. Pictures are of ImageMode::kRgb.
 #pragma once
 
 #include <array>
@@ -6,31 +6,27 @@
 #include <string>
 #include <vector>
 
+#include "clip/image/image.h"
+
 namespace strobe::clip {
 
 using Rgb = std::array<uint8_t, 3>;
 
-/// Rows from the top, 3 bytes a pixel.
-struct Picture {
-  int64_t width = 0, height = 0;
-  std::vector<uint8_t> pixels;
-
-  Picture(int64_t width, int64_t height, Rgb background);
-
-  uint8_t* at(int64_t x, int64_t y) { return pixels.data() + 3 * (y * width + x); }
-  const uint8_t* at(int64_t x, int64_t y) const { return pixels.data() + 3 * (y * width + x); }
-};
+Image blank_picture(int width, int height, Rgb color);
 
 /// With premultiplied alpha: red, green, blue, alpha a pixel, no colour above its alpha.
 struct Glyph {
-  int64_t width = 0, height = 0;
+  int width = 0, height = 0;
   std::vector<uint8_t> pixels;
 };
 
-/// Composites `glyph` over the picture, its upper left corner at (x, y). It must lie inside.
-void draw(Picture& picture, const Glyph& glyph, int64_t x, int64_t y);
+/// Composites `glyph` over the picture, its upper left corner at (x, y). Throws strobe::Error unless it lies inside.
+void draw(Image& picture, const Glyph& glyph, int x, int y);
+
+/// Copies one picture into another. Throws strobe::Error unless it lies inside.
+void paste(Image& picture, const Image& part, int x, int y);
 
 /// The bytes of a PNG file.
-std::string encode_png(const Picture& picture);
+std::string encode_png(const Image& picture);
 
 }  // namespace strobe::clip
