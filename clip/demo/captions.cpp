@@ -21,7 +21,7 @@ std::string worded(const std::array<const char*, N>& wordings, uint64_t choice, 
 }
 
 /// Some of the keywords, rotated by `choice`.
-std::string keywords(const Annotation& emoji, uint64_t choice) {
+std::string keywords(const CldrAnnotation& emoji, uint64_t choice) {
   std::vector<std::string> words = emoji.keywords;
   std::rotate(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(choice % words.size()), words.end());
   words.resize(std::min(words.size(), kMaxKeywords));
@@ -30,13 +30,13 @@ std::string keywords(const Annotation& emoji, uint64_t choice) {
 
 }  // namespace
 
-std::string training_caption(const Annotation& emoji, uint64_t number) {
+std::string training_caption(const CldrAnnotation& emoji, uint64_t number) {
   const uint64_t choice = hash(emoji.code_point, number);
   if (number % 2 == 0 || emoji.keywords.empty()) return worded(kTrainingWordings, choice, emoji.name);
   return number % 4 == 1 ? emoji.name + "，" + keywords(emoji, choice) : keywords(emoji, choice);
 }
 
-std::string test_caption(const Annotation& emoji, uint64_t number) {
+std::string test_caption(const CldrAnnotation& emoji, uint64_t number) {
   return worded(kTestWordings, hash(emoji.code_point, number), emoji.name);
 }
 

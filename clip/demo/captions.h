@@ -4,15 +4,15 @@
 #include <cstdint>
 #include <string>
 
-#include "clip/demo/annotations.h"
+#include "clip/demo/cldr_annotations.h"
 
 namespace strobe::clip {
 
 /// A caption for training: the name in one of several wordings (even `number`), or keywords with the name or without
 /// it (odd). The same for equal arguments.
-std::string training_caption(const Annotation& emoji, uint64_t number);
+std::string training_caption(const CldrAnnotation& emoji, uint64_t number);
 
 /// A caption in a wording that training_caption never uses.
-std::string test_caption(const Annotation& emoji, uint64_t number);
+std::string test_caption(const CldrAnnotation& emoji, uint64_t number);
 
 }  // namespace strobe::clip

@@ -71,11 +71,11 @@ class SplitWriter {
 
 std::vector<DemoSplit> write_demo_data(const DemoDataOptions& options) {
   const EmojiFont font(options.font);
-  const std::vector<Annotation> annotations = read_annotations(options.annotations);
+  const std::vector<CldrAnnotation> annotations = read_cldr_annotations(options.annotations);
   fs::create_directories(options.data);
   SplitWriter train(options.data, "train"), valid(options.data, "valid"), test(options.data, "test");
   int64_t drawn = 0;
-  for (const Annotation& emoji : annotations) {
+  for (const CldrAnnotation& emoji : annotations) {
     if (options.limit > 0 && drawn == options.limit) break;
     const std::optional<Glyph> glyph = font.glyph(emoji.code_point);
     if (!glyph) continue;

@@ -12,8 +12,8 @@
 #include <set>
 #include <sstream>
 
-#include "clip/demo/annotations.h"
 #include "clip/demo/captions.h"
+#include "clip/demo/cldr_annotations.h"
 #include "clip/demo/emoji_font.h"
 #include "strobe/types.h"
 
@@ -148,11 +148,11 @@ TEST(EmojiFontTest, HasThePandaInColourAndNoLetter) {
   EXPECT_FALSE(font.glyph(U'x'));
 }
 
-TEST(AnnotationsTest, NamesAndKeywordsOfThePanda) {
-  const std::vector<Annotation> all = read_annotations(DemoDataOptions{}.annotations);
+TEST(CldrAnnotationsTest, NamesAndKeywordsOfThePanda) {
+  const std::vector<CldrAnnotation> all = read_cldr_annotations(DemoDataOptions{}.annotations);
   EXPECT_GT(all.size(), 1500u);
   const auto panda =
-      std::find_if(all.begin(), all.end(), [](const Annotation& each) { return each.code_point == kPanda; });
+      std::find_if(all.begin(), all.end(), [](const CldrAnnotation& each) { return each.code_point == kPanda; });
   ASSERT_NE(panda, all.end());
   EXPECT_EQ(panda->name, "熊猫");
   EXPECT_THAT(panda->keywords, Contains("脸"));
@@ -160,7 +160,7 @@ TEST(AnnotationsTest, NamesAndKeywordsOfThePanda) {
 }
 
 TEST(CaptionsTest, KeywordsAreJoinedAndAnEmojiWithoutThemIsNamed) {
-  const Annotation emoji{kPanda, "熊猫", {"脸", "动物"}};
+  const CldrAnnotation emoji{kPanda, "熊猫", {"脸", "动物"}};
   EXPECT_THAT(training_caption(emoji, 1), AllOf(HasSubstr("熊猫，"), HasSubstr("脸"), HasSubstr("、")));
   EXPECT_THAT(training_caption(emoji, 3), testing::Not(HasSubstr("熊猫")));
   EXPECT_THAT(training_caption({kPanda, "熊猫", {}}, 3), HasSubstr("熊猫"));
