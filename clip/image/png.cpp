@@ -50,11 +50,11 @@ class Decoder {
   }
 
   bool read_rows(uint8_t* pixels, std::size_t row_bytes, int height) {
-    if (setjmp(escape_) != 0) return false;
+    if (setjmp(escape_) != 0) return has_all_rows(height);
     for (int pass = 0; pass < passes_; ++pass) {
       for (int y = 0; y < height; ++y) png_read_row(png_, pixels + row_bytes * static_cast<std::size_t>(y), nullptr);
     }
-    return true;  // what follows the last row is not looked at
+    return true;
   }
 
   void read_palette(std::vector<uint8_t>& palette) {
@@ -73,6 +73,12 @@ class Decoder {
   [[noreturn]] void fail() const { throw ImageError(std::string("PNG image: ") + message_); }
 
  private:
+  /// Whether only what follows the last row is damaged, which does not matter to Pillow either.
+  bool has_all_rows(int height) const {
+    return passes_ > 1 ? png_get_current_pass_number(png_) >= passes_
+                       : png_get_current_row_number(png_) >= static_cast<png_uint_32>(height);
+  }
+
   static void on_read(png_structp png, png_bytep out, std::size_t count) {
     auto* self = static_cast<Decoder*>(png_get_io_ptr(png));
     if (count > self->rest_.size()) png_error(png, "the file is cut short");

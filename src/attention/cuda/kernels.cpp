@@ -8,35 +8,49 @@
 
 #include "src/attention/cuda/common/call.h"
 #include "src/attention/cuda/device.h"
-#include "src/attention/cuda/sm80/imp_flash.h"
+#include "src/attention/cuda/mma/kernels.h"
+#include "src/attention/cuda/mma/mma.h"
 #include "src/attention/cuda/sm80/short.h"
 
 namespace strobe::cuda {
 namespace {
 
-/// Who serves an algorithm on the paths from lowest to highest; the first that reaches the call.
+/// Who serves an algorithm on the paths from lowest to highest; the first that runs the call.
 struct Row {
-  const char* family;
+  std::string_view family;
   Algorithm algorithm;
   Path lowest, highest;
   const Kernels& kernels;
-  bool (*reaches_fwd)(const AttentionFwdParams&, const CudaDevice&);
-  bool (*reaches_bwd)(const AttentionBwdParams&, const CudaDevice&);
+  std::string (*why_not_fwd)(const AttentionFwdParams&, const CudaDevice&);
+  std::string (*why_not_bwd)(const AttentionBwdParams&, const CudaDevice&);
 
-  bool reaches(const AttentionFwdParams& params, const CudaDevice& device) const { return reaches_fwd(params, device); }
-  bool reaches(const AttentionBwdParams& params, const CudaDevice& device) const { return reaches_bwd(params, device); }
+  std::string why_not(const AttentionFwdParams& params, const CudaDevice& device) const {
+    return why_not_fwd(params, device);
+  }
+  std::string why_not(const AttentionBwdParams& params, const CudaDevice& device) const {
+    return why_not_bwd(params, device);
+  }
 };
 
 template <class Params>
-bool reaches_compiled_head_dims(const Params& params, const CudaDevice&) {
-  return params.head_dim <= sm80::largest_head_dim();
+std::string short_why_not(const Params& params, const CudaDevice& device) {
+  return sm80::short_reaches(params, device) ? "" : "the short family does not reach this call";
+}
+
+template <class Arch>
+constexpr Row general(Algorithm algorithm, Path lowest, Path highest, const Kernels& kernels) {
+  return {"general", algorithm, lowest, highest, kernels, mma_why_not<Arch>, mma_why_not<Arch>};
 }
 
 const Row kRows[] = {
-    {"short", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(), sm80::short_reaches,
-     sm80::short_reaches},
-    {"general", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::imp_flash_kernels(),
-     reaches_compiled_head_dims<AttentionFwdParams>, reaches_compiled_head_dims<AttentionBwdParams>},
+    {"short", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(),
+     short_why_not<AttentionFwdParams>, short_why_not<AttentionBwdParams>},
+    general<Sm80>(Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, imp_flash_kernels<Sm80>()),
+    general<Sm80>(Algorithm::kFlashAttn, Path::kSm80, Path::kSm90, flash_kernels<Sm80>()),
+#ifdef STROBE_CUDA_SM75
+    general<Sm75>(Algorithm::kImpFlashAttn, Path::kSm75, Path::kSm75, imp_flash_kernels<Sm75>()),
+    general<Sm75>(Algorithm::kFlashAttn, Path::kSm75, Path::kSm75, flash_kernels<Sm75>()),
+#endif
 };
 
 const char* name(Algorithm algorithm) { return algorithm == Algorithm::kFlashAttn ? "flash_attn" : "imp_flash_attn"; }
@@ -57,7 +71,8 @@ void check_counts(const Params& p) {
   }
 }
 
-/// STROBE_CUDA_FAMILY=general leaves the others out, so that tests and measurements reach it at every length.
+/// STROBE_CUDA_FAMILY=general leaves the short family out, so that tests and measurements reach the others at every
+/// length.
 bool wanted(const Row& row) {
   constexpr std::string_view kGeneral = "general";
   const char* family = std::getenv("STROBE_CUDA_FAMILY");
@@ -70,17 +85,14 @@ template <class Params>
 const Kernels& find(const Params& params) {
   check_counts(params);
   const CudaDevice device = active_device();
-  bool on_path = false;
+  std::string why_not;  // the last row's
   for (const Row& row : kRows) {
     if (row.algorithm != params.algorithm || device.path < row.lowest || device.path > row.highest) continue;
-    on_path = true;
     if (!wanted(row)) continue;
-    if (row.reaches(params, device)) return row.kernels;
+    why_not = row.why_not(params, device);
+    if (why_not.empty()) return row.kernels;
   }
-  if (on_path) {
-    throw Error("head_dim: expected at most " + std::to_string(sm80::largest_head_dim()) + " in this build, got " +
-                std::to_string(params.head_dim));
-  }
+  if (!why_not.empty()) throw Error(why_not);
   throw Error(std::string("algorithm: this build has no CUDA kernels of ") + name(params.algorithm) + " for the path " +
               std::string(name(device.path)));
 }

@@ -78,28 +78,46 @@ struct RowSource {
   int64_t row_stride;  // elements
   int begin, end;      // rows outside become zeros and are not read
   int head_dim;        // columns beyond become zeros and are not read
+
+  __device__ bool has(int row, int chunk) const {
+    return chunk * kChunkElements < head_dim && row >= begin && row < end;
+  }
+};
+
+/// Which chunks of a tile a thread of a block copies: one of every kStep-th row.
+template <int kRows, int kColumns, int kThreads>
+struct TileChunks {
+  static constexpr int kChunks = TileLayout<kColumns>::kChunks, kStep = kThreads / kChunks;
+  static constexpr int kCount = (kRows + kStep - 1) / kStep;  // at most
+  static_assert(kStep > 0);
+
+  /// Calls body(i, row, chunk) for the i-th of them.
+  template <class Body>
+  static __device__ void for_each(int thread, const Body& body) {
+    const int thread_row = thread / kChunks;
+    if (kThreads % kChunks != 0 && thread_row >= kStep) return;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int row = i * kStep + thread_row;
+      if (kRows % kStep != 0 && row >= kRows) break;
+      body(i, row, thread % kChunks);
+    }
+  }
 };
 
 /// Starts the copy of rows [first, first + kRows) to a tile. All kThreads threads take part; each has one chunk of
 /// every kStep-th row, so that its address moves by the same distance from row to row.
 template <int kRows, int kColumns, int kThreads>
 __device__ inline void copy_tile_async(uint32_t tile, const RowSource& source, int first, int thread) {
-  using Layout = TileLayout<kColumns>;
-  constexpr int kStep = kThreads / Layout::kChunks;
-  static_assert(kStep > 0);
-  const int thread_row = thread / Layout::kChunks, chunk = thread % Layout::kChunks;
-  if (kThreads % Layout::kChunks != 0 && thread_row >= kStep) return;
-  const bool inside = chunk * kChunkElements < source.head_dim;
+  using Chunks = TileChunks<kRows, kColumns, kThreads>;
+  const int thread_row = thread / Chunks::kChunks, thread_chunk = thread % Chunks::kChunks;
   const auto* from = static_cast<const uint16_t*>(source.data) +
-                     static_cast<int64_t>(first + thread_row) * source.row_stride + chunk * kChunkElements;
-#pragma unroll
-  for (int begin = 0; begin < kRows; begin += kStep) {
-    const int row = begin + thread_row;
-    if (kRows % kStep != 0 && row >= kRows) break;
-    const bool valid = inside && first + row >= source.begin && first + row < source.end;
-    cp_async_16(tile + Layout::offset(row, chunk), valid ? from : source.data, valid);
-    from += kStep * source.row_stride;
-  }
+                     static_cast<int64_t>(first + thread_row) * source.row_stride + thread_chunk * kChunkElements;
+  Chunks::for_each(thread, [&](int, int row, int chunk) {
+    const bool valid = source.has(first + row, chunk);
+    cp_async_16(tile + TileLayout<kColumns>::offset(row, chunk), valid ? from : source.data, valid);
+    from += Chunks::kStep * source.row_stride;
+  });
 }
 
 /// Two n8 accumulators of a row of C side by side are an A fragment of the next product: the layouts of mma agree.
@@ -114,6 +132,8 @@ __device__ inline void accumulators_to_a(uint32_t (&a)[4], const float (&left)[4
 /// Which element of an m16n8 accumulator a lane's four are: rows row() and row() + 8, columns column() and + 1.
 __device__ inline int accumulator_row(int lane) { return lane / 4; }
 __device__ inline int accumulator_column(int lane) { return lane % 4 * 2; }
+
+inline constexpr float kLog2E = 1.4426950408889634f;
 
 /// Over the four lanes that hold a row of an accumulator.
 __device__ inline float quad_max(float x) {

@@ -9,8 +9,6 @@
 
 namespace strobe::cuda::sm80 {
 
-inline constexpr float kLog2E = 1.4426950408889634f;
-inline constexpr float kLn2 = 0.6931471805599453f;
 inline constexpr float kInfinity = __builtin_huge_valf();
 
 /// Some of a block's threads, whole warps, with a barrier of their own.

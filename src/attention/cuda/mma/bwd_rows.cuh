@@ -4,10 +4,9 @@
 #include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/common/launch.h"
 #include "src/attention/cuda/common/tile.cuh"
-#include "src/attention/cuda/sm80/bwd_scratch.h"
-#include "src/attention/cuda/sm80/config.h"
+#include "src/attention/cuda/mma/bwd_scratch.h"
 
-namespace strobe::cuda::sm80 {
+namespace strobe::cuda {
 
 inline constexpr int kRowThreads = 256;
 inline constexpr int kLanesPerRow = 8;
@@ -35,7 +34,7 @@ struct RowPlace {
 };
 
 /// RowStats of every row, and zeros in the sums of dQ where there are some.
-template <class T, int kHeadDim>
+template <class Arch, class T, int kHeadDim>
 __global__ __launch_bounds__(kRowThreads) void bwd_stats_kernel(const __grid_constant__ BwdCall call,
                                                                 const __grid_constant__ BwdScratch scratch) {
   const auto [s, head, first, step] = RowPlace::of_thread(call);
@@ -77,7 +76,7 @@ __global__ __launch_bounds__(kRowThreads) void bwd_stats_kernel(const __grid_con
 }
 
 /// dQ = softmax_scale * its sums, rounded; zeros in rows that do not count.
-template <class T, int kHeadDim>
+template <class Arch, class T, int kHeadDim>
 __global__ __launch_bounds__(kRowThreads) void bwd_grad_q_kernel(const __grid_constant__ BwdCall call,
                                                                  const __grid_constant__ BwdScratch scratch) {
   const auto [s, head, first, step] = RowPlace::of_thread(call);
@@ -100,4 +99,4 @@ __global__ __launch_bounds__(kRowThreads) void bwd_grad_q_kernel(const __grid_co
   }
 }
 
-}  // namespace strobe::cuda::sm80
+}  // namespace strobe::cuda

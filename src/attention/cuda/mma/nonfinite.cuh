@@ -6,7 +6,7 @@
 #include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/common/tile.cuh"
 
-namespace strobe::cuda::sm80 {
+namespace strobe::cuda {
 
 __device__ inline bool limited(const Call& c) { return c.window_left < kUnlimited || c.window_right < kUnlimited; }
 
@@ -67,4 +67,4 @@ __device__ inline Range within(const Range& range, int first, int count) {
   return {max(range.begin - first, 0), min(range.end - first, count)};
 }
 
-}  // namespace strobe::cuda::sm80
+}  // namespace strobe::cuda

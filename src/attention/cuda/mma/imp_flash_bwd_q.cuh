@@ -5,68 +5,32 @@
 #include "src/attention/cuda/common/dropout.cuh"
 #include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/common/launch.h"
-#include "src/attention/cuda/common/tile.cuh"
-#include "src/attention/cuda/sm80/bwd_scratch.h"
-#include "src/attention/cuda/sm80/config.h"
-#include "src/attention/cuda/sm80/nonfinite.cuh"
+#include "src/attention/cuda/mma/arch.cuh"
+#include "src/attention/cuda/mma/nonfinite.cuh"
+#include "src/attention/cuda/mma/query_tiles.cuh"
 
-namespace strobe::cuda::sm80 {
+namespace strobe::cuda {
 
-template <class T, int kHeadDim, bool kDropout>
+template <class Arch, class T, int kHeadDim, bool kDropout>
 class ImpFlashBwdQ {
  public:
-  static constexpr BwdQTile kTile = bwd_q_tile(kHeadDim);
+  static constexpr BwdQTile kTile = Arch::bwd_q_tile(kHeadDim);
   static constexpr int kRows = kTile.rows(), kKeys = kTile.keys, kThreads = kTile.threads();
   using Layout = TileLayout<kHeadDim>;
   static constexpr int kRowBytes = Layout::bytes(kRows), kKeyBytes = Layout::bytes(kKeys);
   static constexpr int kSharedBytes = 2 * kRowBytes + 4 * kKeyBytes;
-  static_assert(kSharedBytes <= kSharedMemory);
+  static_assert(kSharedBytes <= Arch::kSharedMemory);
+  using Tiles = QueryTiles<ImpFlashBwdQ, kRows>;
 
   __device__ ImpFlashBwdQ(const BwdCall& call, const BwdScratch& scratch, unsigned char* shared)
       : call_(call), scratch_(scratch), shared_(shared), shared_address_(shared_address(shared)) {}
 
-  __device__ void run(int64_t index) {
-    const int tiles = num_tiles(call_);
-    const int tile = tiles - 1 - static_cast<int>(index % tiles);  // under a causal mask the longest first
-    const int64_t batch_head = index / tiles;
-    head_ = static_cast<int>(batch_head % call_.num_heads_q);
-    batch_ = batch_head / call_.num_heads_q;
-    if (batch_ == call_.batch) {
-      const Sequence spare = spare_tokens(call_);
-      for (int first = tile * kRows; first < spare.num_q; first += tiles * kRows) write_zeros(spare, first);
-      return;
-    }
-    const Sequence s = sequence(call_, batch_);
-    const int first = tile * kRows;
-    if (first >= s.num_q) return;
-    const Range keys = Visibility(call_, s).keys_of_rows(first, first + kRows);
-    if (keys.empty()) {
-      write_zeros(s, first);
-    } else {
-      accumulate(s, first, keys);
-      write(first + warp() * 16);
-    }
+  __device__ void set_head(int64_t batch, int head) {
+    batch_ = batch;
+    head_ = head;
   }
 
-  static int64_t num_blocks(const BwdCall& call) {
-    return int64_t{num_tiles(call)} * call.num_heads_q * (call.batch + (call.varlen() ? 1 : 0));
-  }
-
- private:
-  static constexpr bool kOperandsInRegisters = kHeadDim <= 64;  // Q and dO; else read again for every tile of keys
-  static constexpr int kFragments = kOperandsInRegisters ? kHeadDim / 16 : 1;
-
-  static __host__ __device__ int num_tiles(const BwdCall& call) { return max(1, (call.seqlen_q + kRows - 1) / kRows); }
-  static __device__ int thread() { return static_cast<int>(threadIdx.x); }
-  static __device__ int lane() { return thread() % 32; }
-  static __device__ int warp() { return thread() / 32; }
-
-  __device__ uint32_t q_tile() const { return shared_address_; }
-  __device__ uint32_t grad_out_tile() const { return shared_address_ + kRowBytes; }
-  __device__ uint32_t k_tile(int stage) const { return shared_address_ + 2 * kRowBytes + stage * 2 * kKeyBytes; }
-  __device__ uint32_t v_tile(int stage) const { return k_tile(stage) + kKeyBytes; }
-
-  __device__ void write_zeros(const Sequence& s, int first) const {
+  __device__ void write_hidden(const Sequence& s, int first) const {
     const int rows = min(kRows, s.num_q - first), chunks = call_.head_dim / kChunkElements;
     T* grad_q = s.q_rows<T>(call_, call_.grad_q, head_);
     for (int e = thread(); e < rows * chunks; e += kThreads) {
@@ -75,22 +39,32 @@ class ImpFlashBwdQ {
     }
   }
 
-  __device__ void accumulate(const Sequence& s, int first, Range keys) {
+  __device__ void compute(const Sequence& s, int first, const Range& keys) {
     const int head_k = head_ / call_.group();
     const RowSource q{s.q_rows<T>(call_, call_.q, head_), call_.q.row_stride, 0, s.end_q, call_.head_dim};
     const RowSource grad_out{s.q_rows<T>(call_, call_.grad_out, head_), call_.grad_out.row_stride, 0, s.end_q,
                              call_.head_dim};
     const RowSource k{s.k_rows<T>(call_, call_.k, head_k), call_.k.row_stride, keys.begin, keys.end, call_.head_dim};
     const RowSource v{s.k_rows<T>(call_, call_.v, head_k), call_.v.row_stride, keys.begin, keys.end, call_.head_dim};
+    typename Arch::template TileCopy<kRows, kHeadDim, kThreads> rows_copy;
+    typename Arch::template TileCopy<kKeys, kHeadDim, kThreads> k_copy, v_copy;
     const auto load = [&](int stage, int key) {
-      copy_tile_async<kKeys, kHeadDim, kThreads>(k_tile(stage), k, key, thread());
-      copy_tile_async<kKeys, kHeadDim, kThreads>(v_tile(stage), v, key, thread());
+      k_copy.start(k_tile(stage), k, key, thread());
+      v_copy.start(v_tile(stage), v, key, thread());
     };
-    copy_tile_async<kRows, kHeadDim, kThreads>(q_tile(), q, first, thread());
-    copy_tile_async<kRows, kHeadDim, kThreads>(grad_out_tile(), grad_out, first, thread());
+    const auto arrive = [&] {
+      k_copy.finish(thread());
+      v_copy.finish(thread());
+      Arch::wait();
+      __syncthreads();  // the stage has arrived, and nobody reads the other one any more
+    };
+    rows_copy.start(q_tile(), q, first, thread());
+    rows_copy.finish(thread());
+    rows_copy.start(grad_out_tile(), grad_out, first, thread());
+    rows_copy.finish(thread());
     int key = keys.begin / kKeys * kKeys;
     load(0, key);
-    cp_async_commit();
+    Arch::commit();
 
     const int warp_row = first + warp() * 16;
     const Visibility visibility(call_, s);
@@ -98,14 +72,27 @@ class ImpFlashBwdQ {
     const Range all = visibility.keys_of_all_rows(warp_row, warp_row + 16);
     start(s, warp_row);
     for (int stage = 0; key < keys.end; key += kKeys, stage ^= 1) {
-      cp_async_wait<0>();
-      __syncthreads();  // the stage has arrived, and nobody reads the other one any more
+      arrive();
       if (key + kKeys < keys.end) load(stage ^ 1, key + kKeys);
-      cp_async_commit();
+      Arch::commit();
       if (key >= some.end || key + kKeys <= some.begin) continue;
       step(stage, warp_row, key, key < all.begin || key + kKeys > all.end);
     }
+    write(warp_row);
   }
+
+ private:
+  static constexpr bool kOperandsInRegisters = kHeadDim <= 64;  // Q and dO; else read again for every tile of keys
+  static constexpr int kFragments = kOperandsInRegisters ? kHeadDim / 16 : 1;
+
+  static __device__ int thread() { return static_cast<int>(threadIdx.x); }
+  static __device__ int lane() { return thread() % 32; }
+  static __device__ int warp() { return thread() / 32; }
+
+  __device__ uint32_t q_tile() const { return shared_address_; }
+  __device__ uint32_t grad_out_tile() const { return shared_address_ + kRowBytes; }
+  __device__ uint32_t k_tile(int stage) const { return shared_address_ + 2 * kRowBytes + stage * 2 * kKeyBytes; }
+  __device__ uint32_t v_tile(int stage) const { return k_tile(stage) + kKeyBytes; }
 
   __device__ void start(const Sequence& s, int warp_row) {
     const RowStats* stats = scratch_.stats + s.lse_offset(call_, head_);
@@ -120,7 +107,7 @@ class ImpFlashBwdQ {
       for (int e = 0; e < 4; ++e) grad_q_[n][e] = 0.0f;
     }
     if constexpr (kOperandsInRegisters) {
-      cp_async_wait<0>();
+      Arch::wait();
       __syncthreads();
       const FragmentReader<kHeadDim, Fragment::kA> q(q_tile(), lane(), warp() * 16);
       const FragmentReader<kHeadDim, Fragment::kA> grad_out(grad_out_tile(), lane(), warp() * 16);
@@ -178,8 +165,8 @@ class ImpFlashBwdQ {
       for (int n = 0; n < kKeys; n += 16) {
         uint32_t b[4];
         keys.load(b, n, d);
-        Element<T>::mma_m16n8k16(products[n / 8], a, b[0], b[1]);
-        Element<T>::mma_m16n8k16(products[n / 8 + 1], a, b[2], b[3]);
+        Arch::template multiply_add<T>(products[n / 8], a, b[0], b[1]);
+        Arch::template multiply_add<T>(products[n / 8 + 1], a, b[2], b[3]);
       }
     }
   }
@@ -197,8 +184,8 @@ class ImpFlashBwdQ {
         uint32_t b[4];
         k.load(b, j, d);
         if constexpr (kFinitePart) keep_finite<T>(b);
-        Element<T>::mma_m16n8k16(grad_q_[d / 8], a, b[0], b[1]);
-        Element<T>::mma_m16n8k16(grad_q_[d / 8 + 1], a, b[2], b[3]);
+        Arch::template multiply_add<T>(grad_q_[d / 8], a, b[0], b[1]);
+        Arch::template multiply_add<T>(grad_q_[d / 8 + 1], a, b[2], b[3]);
       }
     }
   }
@@ -287,7 +274,8 @@ template <class Kernel>
 __global__ __launch_bounds__(Kernel::kThreads,
                              1) void imp_flash_bwd_q_kernel(const __grid_constant__ BwdCall call,
                                                             const __grid_constant__ BwdScratch scratch) {
-  Kernel(call, scratch, dynamic_shared_memory()).run(blockIdx.x);
+  Kernel kernel(call, scratch, dynamic_shared_memory());
+  Kernel::Tiles::run(kernel, call, blockIdx.x);
 }
 
-}  // namespace strobe::cuda::sm80
+}  // namespace strobe::cuda

@@ -3,7 +3,7 @@
 
 #include "src/attention/cuda/common/call.h"
 
-namespace strobe::cuda::sm80 {
+namespace strobe::cuda {
 
 /// Of one query row: P = exp2(S * softmax_scale * log2(e) + shift), dS = P * (dP - delta).
 struct alignas(8) RowStats {
@@ -18,4 +18,4 @@ struct BwdScratch {
 
 inline int64_t num_stats(const Call& c) { return c.num_heads_q * (c.varlen() ? c.total_q : c.batch * c.seqlen_q); }
 
-}  // namespace strobe::cuda::sm80
+}  // namespace strobe::cuda

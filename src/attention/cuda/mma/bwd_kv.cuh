@@ -1,29 +1,28 @@
-// FlashAttention-2 backward over key blocks (Dao 2023, arXiv 2307.08691, Algorithm 2): a block takes one tile of keys
-// of one key/value head and walks over the queries, of every query head of the group, that see them. Each warp has 16
-// keys and computes the transposes S^T = K Q^T and dP^T = V dO^T, whose accumulators are, rounded, the left operands of
+// The backward over key blocks (FlashAttention-2: Dao 2023, arXiv 2307.08691, Algorithm 2): a block takes one tile of
+// keys of one key/value head and walks over the queries, of every query head of the group, that see them. Each warp has
+// 16 keys or 32 and computes the transposes S^T = K Q^T and dP^T = V dO^T, whose accumulators are, rounded, the left operands of
 // dV += P^T dO and dK += dS^T Q: only dQ = dS K, a sum over the warps' keys, goes through shared memory.
 #pragma once
 
 #include "src/attention/cuda/common/dropout.cuh"
 #include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/common/launch.h"
-#include "src/attention/cuda/common/tile.cuh"
-#include "src/attention/cuda/sm80/bwd_scratch.h"
-#include "src/attention/cuda/sm80/config.h"
-#include "src/attention/cuda/sm80/nonfinite.cuh"
+#include "src/attention/cuda/mma/arch.cuh"
+#include "src/attention/cuda/mma/nonfinite.cuh"
 
-namespace strobe::cuda::sm80 {
+namespace strobe::cuda {
 
 /// Which gradients a pass over the keys produces.
 enum class KvPass {
   kKeysValues,
-  kKeysValuesQueries,  // dQ too, its parts added to fp32 sums in memory in any order
+  kKeysValuesQueries,         // dQ too, its parts added to fp32 sums in memory, in any order
+  kKeysValuesQueriesInOrder,  // dQ too, added to by one block a head, tile by tile of the keys
   kKeys,
   kValues,
 };
 
-template <class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
-class ImpFlashBwdKv {
+template <class Arch, class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
+class BwdKv {
  public:
   static constexpr int kKeyTiles = kTile.key_tiles, kWarpKeys = kKeyTiles * 16;
   static constexpr int kKeys = kTile.keys(), kRows = kTile.rows, kThreads = kTile.threads();
@@ -32,30 +31,49 @@ class ImpFlashBwdKv {
   using Layout = TileLayout<kHeadDim>;
   using ScoreLayout = TileLayout<kRows>;  // dS^T
   static constexpr bool kWithKeys = kPass != KvPass::kValues, kWithValues = kPass != KvPass::kKeys;
-  static constexpr bool kWithQueries = kPass == KvPass::kKeysValuesQueries;
+  static constexpr bool kInOrder = kPass == KvPass::kKeysValuesQueriesInOrder;
+  static constexpr bool kWithQueries = kPass == KvPass::kKeysValuesQueries || kInOrder;
   static constexpr int kKeyBytes = Layout::bytes(kKeys), kRowBytes = Layout::bytes(kRows);
   static constexpr int kStatsBytes = kRows * static_cast<int>(sizeof(RowStats));
   static constexpr int kStageBytes = 2 * kRowBytes + kStatsBytes;
   static constexpr int kScoresBegin = 2 * kKeyBytes + 2 * kStageBytes;
   static constexpr int kSharedBytes = kScoresBegin + (kWithQueries ? ScoreLayout::bytes(kKeys) : 0);
 
-  __device__ ImpFlashBwdKv(const BwdCall& call, const BwdScratch& scratch, unsigned char* shared)
+  __device__ BwdKv(const BwdCall& call, const BwdScratch& scratch, unsigned char* shared)
       : call_(call), scratch_(scratch), shared_(shared), shared_address_(shared_address(shared)) {}
 
+  /// One block a tile.
+  static int64_t num_blocks(const BwdCall& call) { return int64_t{num_tiles(call)} * num_heads(call); }
   __device__ void run(int64_t index) {
     const int tiles = num_tiles(call_);
-    const int tile = static_cast<int>(index % tiles);  // under a causal mask the longest first
-    const int64_t batch_head = index / tiles;
-    head_k_ = static_cast<int>(batch_head % call_.num_heads_k);
-    batch_ = static_cast<int>(batch_head / call_.num_heads_k);
-    if (batch_ == call_.batch) {
-      const Sequence spare = spare_tokens(call_);
-      for (int first = tile * kKeys; first < spare.num_k; first += tiles * kKeys) write_zeros(spare, first);
+    const int first = static_cast<int>(index % tiles) * kKeys;  // under a causal mask the longest first
+    const Sequence s = set_head(index / tiles);
+    if (batch_ < call_.batch) {
+      if (first < s.num_k) run_tile(s, first);
       return;
     }
-    const Sequence s = sequence(call_, batch_);
-    const int first = tile * kKeys;
-    if (first >= s.num_k) return;
+    for (int key = first; key < s.num_k; key += tiles * kKeys) write_zeros(s, key);
+  }
+
+  /// One block a head: its tiles in their order.
+  static int64_t num_heads(const BwdCall& call) { return call.num_heads_k * (call.batch + (call.varlen() ? 1 : 0)); }
+  __device__ void run_head(int64_t index) {
+    const Sequence s = set_head(index);
+    for (int first = 0; first < s.num_k; first += kKeys) {
+      if (first > 0) __syncthreads();  // the staging becomes tiles of K and V
+      run_tile(s, first);
+    }
+  }
+
+ private:
+  /// Head `index` of all sequences; behind the last of them are the spare tokens.
+  __device__ Sequence set_head(int64_t index) {
+    head_k_ = static_cast<int>(index % call_.num_heads_k);
+    batch_ = static_cast<int>(index / call_.num_heads_k);
+    return batch_ == call_.batch ? spare_tokens(call_) : sequence(call_, batch_);
+  }
+
+  __device__ void run_tile(const Sequence& s, int first) {
     const Range rows = Visibility(call_, s).rows_of_keys(first, first + kKeys);
     if (rows.empty()) {
       write_zeros(s, first);
@@ -63,18 +81,13 @@ class ImpFlashBwdKv {
     }
     // From the start of a tile on: what the keys do not see there is hidden like any other pair.
     accumulate(s, first, {rows.begin / kRows * kRows, rows.end});
-    cp_async_wait<0>();
+    Arch::wait();
     __syncthreads();  // the tiles of K and V become staging
     if constexpr (kWithKeys) write(call_.grad_k, grad_k_, call_.softmax_scale, first, 0);
     const float scale = kDropout ? dropout_scale(call_.dropout_threshold) : 1.0f;
     if constexpr (kWithValues) write(call_.grad_v, grad_v_, scale, first, kKeyBytes);
   }
 
-  static int64_t num_blocks(const BwdCall& call) {
-    return int64_t{num_tiles(call)} * call.num_heads_k * (call.batch + (call.varlen() ? 1 : 0));
-  }
-
- private:
   // Whether the fragments of K and V stay in registers; else they are read again for every strip.
   static constexpr bool kKeepsFragments = kKeyTiles == 1 && kHeadDim <= 64;
   static constexpr int kKeptFragments = kKeepsFragments ? kHeadDim / 16 : 1;
@@ -108,18 +121,31 @@ class ImpFlashBwdKv {
     if constexpr (kWithValues) fill(call_.grad_v);
   }
 
-  __device__ void load_queries(const Range& rows, int head, int row, int stage) const {
+  /// Of a stage.
+  struct QueryCopies {
+    typename Arch::template TileCopy<kRows, kHeadDim, kThreads> q, grad_out;
+    typename Arch::WordCopy stats;
+
+    __device__ void finish() {
+      q.finish(thread());
+      grad_out.finish(thread());
+      stats.finish();
+    }
+  };
+
+  __device__ void load_queries(QueryCopies& copies, const Range& rows, int head, int row, int stage) const {
     const Sequence s = sequence(call_, batch_);  // read again, here and below: registers are few
     const RowSource q{s.q_rows<T>(call_, call_.q, head), call_.q.row_stride, rows.begin, rows.end, call_.head_dim};
     const RowSource grad_out{s.q_rows<T>(call_, call_.grad_out, head), call_.grad_out.row_stride, rows.begin, rows.end,
                              call_.head_dim};
-    copy_tile_async<kRows, kHeadDim, kThreads>(q_tile(stage), q, row, thread());
-    copy_tile_async<kRows, kHeadDim, kThreads>(grad_out_tile(stage), grad_out, row, thread());
+    copies.q.start(q_tile(stage), q, row, thread());
+    copies.grad_out.start(grad_out_tile(stage), grad_out, row, thread());
     const RowStats* stats = scratch_.stats + s.lse_offset(call_, head);
     if (thread() < kRows) {
       const int i = row + thread();
       const bool valid = i >= rows.begin && i < rows.end;
-      cp_async_8(stats_tile(stage) + thread() * sizeof(RowStats), stats + (valid ? i : 0), valid);
+      const auto to = static_cast<uint32_t>(stats_tile(stage) + thread() * sizeof(RowStats));
+      copies.stats.start(to, stats + (valid ? i : 0), valid);
     }
   }
 
@@ -128,17 +154,23 @@ class ImpFlashBwdKv {
     const Range keys = visibility.keys_of_rows(0, s.end_q);
     const RowSource k{s.k_rows<T>(call_, call_.k, head_k_), call_.k.row_stride, keys.begin, keys.end, call_.head_dim};
     const RowSource v{s.k_rows<T>(call_, call_.v, head_k_), call_.v.row_stride, keys.begin, keys.end, call_.head_dim};
-    copy_tile_async<kKeys, kHeadDim, kThreads>(k_tile(), k, first, thread());
-    if constexpr (kWithKeys) copy_tile_async<kKeys, kHeadDim, kThreads>(v_tile(), v, first, thread());
+    typename Arch::template TileCopy<kKeys, kHeadDim, kThreads> keys_copy;
+    keys_copy.start(k_tile(), k, first, thread());
+    keys_copy.finish(thread());
+    if constexpr (kWithKeys) {
+      keys_copy.start(v_tile(), v, first, thread());
+      keys_copy.finish(thread());
+    }
+    QueryCopies copies;
     int head = head_k_ * call_.group(), row = rows.begin;
-    load_queries(rows, head, row, 0);
-    cp_async_commit();
+    load_queries(copies, rows, head, row, 0);
+    Arch::commit();
 
     const int warp_key = first + warp() * kWarpKeys;
     start();
     bool k_finite = true;
     if (kWithQueries && limited(call_)) {
-      cp_async_wait<0>();
+      Arch::wait();
       __syncthreads();
       k_finite = all_finite<T, kKeys, kHeadDim>(shared_, lane());
     }
@@ -148,10 +180,11 @@ class ImpFlashBwdKv {
         next_row = rows.begin;
         ++next_head;
       }
-      cp_async_wait<0>();
+      copies.finish();
+      Arch::wait();
       __syncthreads();  // the stage has arrived, and nobody reads the other one any more
-      if (next_head < (head_k_ + 1) * call_.group()) load_queries(rows, next_head, next_row, stage ^ 1);
-      cp_async_commit();
+      if (next_head < (head_k_ + 1) * call_.group()) load_queries(copies, rows, next_head, next_row, stage ^ 1);
+      Arch::commit();
       add_tile(stage, head, row, warp_key);
       if constexpr (kWithQueries) {
         __syncthreads();  // dS of all keys is there
@@ -194,7 +227,7 @@ class ImpFlashBwdKv {
       }
     }
     if constexpr (kKeepsFragments) {
-      cp_async_wait<0>();
+      Arch::wait();
       __syncthreads();
 #pragma unroll
       for (int d = 0; d < kHeadDim; d += 16) {
@@ -319,8 +352,8 @@ class ImpFlashBwdKv {
         rows.load(b, n, d);
 #pragma unroll
         for (int m = 0; m < kKeyTiles; ++m) {
-          Element<T>::mma_m16n8k16(scores[m][n / 8], a[m], b[0], b[1]);
-          Element<T>::mma_m16n8k16(scores[m][n / 8 + 1], a[m], b[2], b[3]);
+          Arch::template multiply_add<T>(scores[m][n / 8], a[m], b[0], b[1]);
+          Arch::template multiply_add<T>(scores[m][n / 8 + 1], a[m], b[2], b[3]);
         }
       }
     }
@@ -367,8 +400,8 @@ class ImpFlashBwdKv {
         if constexpr (kFinitePart) keep_finite<T>(b);
 #pragma unroll
         for (int m = 0; m < kKeyTiles; ++m) {
-          Element<T>::mma_m16n8k16(gradient[m][d / 8], a[m], b[0], b[1]);
-          Element<T>::mma_m16n8k16(gradient[m][d / 8 + 1], a[m], b[2], b[3]);
+          Arch::template multiply_add<T>(gradient[m][d / 8], a[m], b[0], b[1]);
+          Arch::template multiply_add<T>(gradient[m][d / 8 + 1], a[m], b[2], b[3]);
         }
       }
     }
@@ -421,6 +454,15 @@ class ImpFlashBwdKv {
     }
   }
 
+  static __device__ void add_pair(float* to, float x, float y) {
+    if constexpr (kInOrder) {  // the same thread of the same block for every tile of keys
+      auto& pair = *reinterpret_cast<float2*>(to);
+      pair = {pair.x + x, pair.y + y};
+    } else {
+      add_pair_to_global(to, x, y);
+    }
+  }
+
   /// dS K of the tile, added to the sums in memory. The warps are spread over the tile's rows and then its columns.
   template <bool kFinitePart>
   __device__ void add_grad_queries(int head, int row, int first) const {
@@ -455,8 +497,8 @@ class ImpFlashBwdKv {
         if constexpr (kFinitePart) keep_finite<T>(b);
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-          Element<T>::mma_m16n8k16(sums[m][t][0], a[m], b[0], b[1]);
-          Element<T>::mma_m16n8k16(sums[m][t][1], a[m], b[2], b[3]);
+          Arch::template multiply_add<T>(sums[m][t][0], a[m], b[0], b[1]);
+          Arch::template multiply_add<T>(sums[m][t][1], a[m], b[2], b[3]);
         }
       }
     }
@@ -479,8 +521,8 @@ class ImpFlashBwdKv {
         for (int r = 0; r < 2; ++r) {
           if (i + r * 8 >= s.end_q) continue;
           float* to = grad_q + static_cast<int64_t>(i + r * 8) * kHeadDim + column + accumulator_column(lane());
-          add_pair_to_global(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
-          add_pair_to_global(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
+          add_pair(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
+          add_pair(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
         }
       }
     }
@@ -527,9 +569,14 @@ class ImpFlashBwdKv {
 
 template <class Kernel>
 __global__ __launch_bounds__(Kernel::kThreads,
-                             1) void imp_flash_bwd_kv_kernel(const __grid_constant__ BwdCall call,
+                             1) void bwd_kv_kernel(const __grid_constant__ BwdCall call,
                                                              const __grid_constant__ BwdScratch scratch) {
-  Kernel(call, scratch, dynamic_shared_memory()).run(blockIdx.x);
+  Kernel kernel(call, scratch, dynamic_shared_memory());
+  if constexpr (Kernel::kInOrder) {
+    kernel.run_head(blockIdx.x);
+  } else {
+    kernel.run(blockIdx.x);
+  }
 }
 
-}  // namespace strobe::cuda::sm80
+}  // namespace strobe::cuda

@@ -1,0 +1,57 @@
+// Launches of the backward's passes.
+#pragma once
+
+#include "src/attention/cuda/mma/bwd_kv.cuh"
+#include "src/attention/cuda/mma/bwd_rows.cuh"
+
+namespace strobe::cuda {
+
+template <class Arch, class T, int kHeadDim>
+class BwdPasses {
+ public:
+  BwdPasses(const BwdCall& call, const BwdScratch& scratch, int shared_memory, void* stream)
+      : call_(call), scratch_(scratch), shared_memory_(shared_memory), stream_(stream) {}
+
+  const BwdCall& call() const { return call_; }
+  const BwdScratch& scratch() const { return scratch_; }
+
+  /// Before the others.
+  void stats() const { rows(bwd_stats_kernel<Arch, T, kHeadDim>); }
+  /// After a pass that has added to the sums of dQ.
+  void round_grad_q() const { rows(bwd_grad_q_kernel<Arch, T, kHeadDim>); }
+
+  template <KvPass kPass, bool kDropout>
+  void keys() const {
+    constexpr BwdKvTile kSmall = Arch::bwd_kv_tile(kHeadDim, false), kLarge = Arch::bwd_kv_tile(kHeadDim, true);
+    using Kernel = BwdKv<Arch, T, kHeadDim, kSmall, kPass, kDropout>;
+    static_assert(Kernel::kSharedBytes <= Arch::kSharedMemory);
+    if constexpr (kSmall != kLarge) {
+      using Large = BwdKv<Arch, T, kHeadDim, kLarge, kPass, kDropout>;
+      static_assert(Large::kSharedBytes <= Arch::kLargeSharedMemory);
+      if (shared_memory_ >= Arch::kLargeSharedMemory) return keys<Large>();
+    }
+    keys<Kernel>();
+  }
+
+  template <class Kernel>
+  void start(void (*kernel)(BwdCall, BwdScratch), int64_t blocks) const {
+    launch("attention_backward", kernel, blocks, Kernel::kThreads, Kernel::kSharedBytes, stream_, call_, scratch_);
+  }
+
+ private:
+  void rows(void (*kernel)(BwdCall, BwdScratch)) const {
+    launch("attention_backward", kernel, RowPlace::num_blocks(call_), kRowThreads, 0, stream_, call_, scratch_);
+  }
+
+  template <class Kernel>
+  void keys() const {
+    start<Kernel>(bwd_kv_kernel<Kernel>, Kernel::kInOrder ? Kernel::num_heads(call_) : Kernel::num_blocks(call_));
+  }
+
+  const BwdCall& call_;
+  const BwdScratch& scratch_;
+  int shared_memory_;
+  void* stream_;
+};
+
+}  // namespace strobe::cuda

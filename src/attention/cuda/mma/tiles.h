@@ -1,0 +1,34 @@
+// The tiles of the kernels; which of them an architecture takes for a head dim is in its config.h.
+#pragma once
+
+namespace strobe::cuda {
+
+inline constexpr int kWidestFlash = 128;  // native head dim of flash_attn
+
+/// The forward's tile: `warps` of row_tiles x 16 query rows each, against `keys` at a time in two buffers.
+struct FwdTile {
+  int warps, row_tiles, keys;
+  bool queries_in_registers;  // else their fragments are read again at every key block
+
+  constexpr int rows() const { return warps * row_tiles * 16; }
+  constexpr int threads() const { return warps * 32; }
+};
+
+/// The tile of the backward's pass over keys: key_tiles x 16 keys a warp, `rows` queries at a time in two buffers.
+struct BwdKvTile {
+  int warps, key_tiles, rows;
+
+  constexpr int keys() const { return warps * key_tiles * 16; }
+  constexpr bool operator==(const BwdKvTile&) const = default;
+  constexpr int threads() const { return warps * 32; }
+};
+
+/// The tile of the backward's pass over queries, for dQ alone: 16 rows a warp, `keys` at a time in two buffers.
+struct BwdQTile {
+  int warps, keys;
+
+  constexpr int rows() const { return warps * 16; }
+  constexpr int threads() const { return warps * 32; }
+};
+
+}  // namespace strobe::cuda
