@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "nn/attend.h"
 #include "nn/init.h"
 #include "strobe/types.h"
 
@@ -13,29 +14,9 @@ namespace {
 
 constexpr int64_t kCacheStart = 16;  // tokens; doubled whenever it is full
 
-std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
-}
-
-void set_queries(ops::AttentionOptions& options, const Sequences& queries) {
-  options.query_lengths = if_defined(queries.lengths);
-  options.cu_seqlens_q = if_defined(queries.cu_seqlens);
-  if (queries.packed()) options.max_seqlen_q = queries.longest;
-}
-
-void set_keys(ops::AttentionOptions& options, const Sequences& keys) {
-  options.key_lengths = if_defined(keys.lengths);
-  options.cu_seqlens_k = if_defined(keys.cu_seqlens);
-  if (keys.packed()) options.max_seqlen_k = keys.longest;
-}
-
-ops::AttentionOptions options_of(const AttentionConfig& config, bool training) {
-  ops::AttentionOptions options;
-  options.attn_type = config.attn_type;
-  options.dropout_p = training ? config.dropout : 0.0;
-  // Two runs from one seed must agree bit for bit on every device.
-  options.deterministic = true;
-  return options;
+ops::AttentionOptions options_of(const AttentionConfig& config, bool training, const Sequences& queries = {},
+                                 const Sequences& keys = {}) {
+  return attention_options(config.attn_type, training ? config.dropout : 0.0, queries, keys);
 }
 
 const AttentionConfig& checked(const AttentionConfig& config) {
@@ -45,12 +26,6 @@ const AttentionConfig& checked(const AttentionConfig& config) {
   }
   return config;
 }
-
-/// [..., heads * D] -> [..., heads, D], a view.
-at::Tensor split_heads(const at::Tensor& x, int64_t heads) { return x.unflatten(-1, {heads, x.size(-1) / heads}); }
-
-/// [..., heads, D] -> [..., heads * D].
-at::Tensor join_heads(const at::Tensor& x) { return x.flatten(-2); }
 
 }  // namespace
 
@@ -85,12 +60,9 @@ SelfAttentionImpl::SelfAttentionImpl(const AttentionConfig& config)
 }
 
 at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const Sequences& sequences, bool causal) {
-  ops::AttentionOptions options = options_of(config_, is_training());
+  ops::AttentionOptions options = options_of(config_, is_training(), sequences, sequences);
   options.causal = causal;
-  set_queries(options, sequences);
-  set_keys(options, sequences);
-  const at::Tensor qkv = split_heads(qkv_->forward(x), 3 * config_.num_heads);
-  return out_->forward(join_heads(std::get<0>(ops::attention_qkvpacked(qkv, config_.num_heads, options))));
+  return out_->forward(attend(qkv_->forward(x), config_.num_heads, options));
 }
 
 at::Tensor SelfAttentionImpl::step(const at::Tensor& x, KeyValueCache& cache) {
@@ -119,11 +91,9 @@ at::Tensor CrossAttentionImpl::keys_values(const at::Tensor& memory) {
 
 at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values,
                                        const Sequences& keys) {
-  ops::AttentionOptions options = options_of(config_, is_training());
-  set_queries(options, queries);
-  set_keys(options, keys);
   const at::Tensor q = split_heads(q_->forward(x), config_.num_heads);
-  return out_->forward(join_heads(std::get<0>(ops::attention_kvpacked(q, keys_values, options))));
+  const auto options = options_of(config_, is_training(), queries, keys);
+  return out_->forward(std::get<0>(ops::attention_kvpacked(q, keys_values, options)).flatten(-2));
 }
 
 }  // namespace strobe::nn

@@ -6,8 +6,8 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
-#include "clip/model/attention_calls.h"
 #include "clip/model/names.h"
+#include "nn/attend.h"
 #include "nn/checkpointing.h"
 #include "nn/dropout.h"
 #include "strobe/types.h"
@@ -62,26 +62,20 @@ BertLayerImpl::BertLayerImpl(const TextConfig& config, const std::string& attn_t
   output_norm_ = output->register_module("LayerNorm", nn::LayerNorm(hidden, kNormEps));
 }
 
-ops::AttentionOptions BertLayerImpl::options() const {
-  ops::AttentionOptions options = attention_options(attn_type_);
-  options.dropout_p = is_training() ? attention_dropout_ : 0.0;
-  return options;
+ops::AttentionOptions BertLayerImpl::attention_from(const nn::Sequences& queries, const TextBatch& texts) const {
+  return nn::attention_options(attn_type_, is_training() ? attention_dropout_ : 0.0, queries, texts.keys);
 }
 
-at::Tensor BertLayerImpl::forward(const at::Tensor& x, const TextLayout& layout) {
-  ops::AttentionOptions attention = options();
-  layout.hide_padding(attention);
+at::Tensor BertLayerImpl::forward(const at::Tensor& x, const TextBatch& texts) {
   const at::Tensor qkv = nn::joint_linear(x, {query_, key_, value_});
-  return after_attention(x, attention_of_product(qkv, heads_, attention));
+  return after_attention(x, nn::attend(qkv, heads_, attention_from(texts.queries, texts)));
 }
 
-at::Tensor BertLayerImpl::forward_first(const at::Tensor& x, const TextLayout& layout) {
-  ops::AttentionOptions attention = options();
-  layout.hide_padding_from_first(attention);
-  const at::Tensor first = layout.first(x), q = query_->forward(first);
-  const at::Tensor attended = attention_of_products(layout.is_packed() ? q : q.unsqueeze(1),
-                                                    nn::joint_linear(x, {key_, value_}), heads_, attention);
-  return after_attention(first, layout.is_packed() ? attended : attended.squeeze(1));
+at::Tensor BertLayerImpl::forward_first(const at::Tensor& x, const TextBatch& texts) {
+  const at::Tensor first = texts.first_of(x), q = query_->forward(first);
+  const at::Tensor attended = nn::attend(texts.packed() ? q : q.unsqueeze(1), nn::joint_linear(x, {key_, value_}),
+                                         heads_, attention_from(texts.first, texts));
+  return after_attention(first, texts.packed() ? attended : attended.squeeze(1));
 }
 
 at::Tensor BertLayerImpl::after_attention(const at::Tensor& x, const at::Tensor& attended) {
@@ -104,27 +98,27 @@ BertImpl::BertImpl(const TextConfig& config, const ClipOptions& options)
   }
 }
 
-at::Tensor BertImpl::embed(const TextLayout& layout) {
+at::Tensor BertImpl::embed(const TextBatch& texts) {
   // All tokens are of the first type; it is added to the few positions, not to the many tokens.
-  const at::Tensor positions = positions_.narrow(0, 0, layout.longest()) + types_.select(0, 0);
-  const at::Tensor x = at::embedding(words_, layout.ids(), kPad) + layout.at_positions(positions);
+  const at::Tensor positions = positions_.narrow(0, 0, texts.longest()) + types_.select(0, 0);
+  const at::Tensor x = at::embedding(words_, texts.ids, kPad) + texts.at_positions(positions);
   return nn::dropout(norm_->forward(x), config_.hidden_dropout, is_training());
 }
 
-at::Tensor BertImpl::run(const BertLayer& layer, const at::Tensor& x, const TextLayout& layout, bool first_only) const {
-  const auto compute = [block = layer.ptr(), layout, first_only](const at::Tensor& input) {
-    return first_only ? block->forward_first(input, layout) : block->forward(input, layout);
+at::Tensor BertImpl::run(const BertLayer& layer, const at::Tensor& x, const TextBatch& texts, bool first_only) const {
+  const auto compute = [block = layer.ptr(), texts, first_only](const at::Tensor& input) {
+    return first_only ? block->forward_first(input, texts) : block->forward(input, texts);
   };
   return grad_checkpointing_ ? nn::checkpoint(compute, x, layer->parameters()) : compute(x);
 }
 
-at::Tensor BertImpl::forward(const TextLayout& layout) {
-  if (layout.longest() > config_.max_position_embeddings) {
+at::Tensor BertImpl::forward(const TextBatch& texts) {
+  if (texts.longest() > config_.max_position_embeddings) {
     throw Error(fmt::format("text encoder: expected at most {} tokens a text, found {}",
-                            config_.max_position_embeddings, layout.longest()));
+                            config_.max_position_embeddings, texts.longest()));
   }
-  at::Tensor x = embed(layout);
-  for (std::size_t i = 0; i < layers_.size(); ++i) x = run(layers_[i], x, layout, i + 1 == layers_.size());
+  at::Tensor x = embed(texts);
+  for (std::size_t i = 0; i < layers_.size(); ++i) x = run(layers_[i], x, texts, i + 1 == layers_.size());
   return x;
 }
 

@@ -9,9 +9,10 @@
 
 #include "clip/model/config.h"
 #include "clip/model/options.h"
-#include "clip/model/text_layout.h"
+#include "clip/model/text_batch.h"
 #include "nn/layer_norm.h"
 #include "nn/linear.h"
+#include "ops/attention.h"
 
 namespace strobe::clip {
 
@@ -19,16 +20,17 @@ class BertLayerImpl : public torch::nn::Module {
  public:
   BertLayerImpl(const TextConfig& config, const std::string& attn_type);
 
-  /// x [B, L, hidden] or [T, hidden], as the layout says, -> the same.
-  at::Tensor forward(const at::Tensor& x, const TextLayout& layout);
+  /// x [B, L, hidden] or [T, hidden], as the texts lie, -> the same.
+  at::Tensor forward(const at::Tensor& x, const TextBatch& texts);
 
   /// What forward() has in the rows of the first tokens, [B, hidden], computing nothing for the other rows but their
   /// keys and values.
-  at::Tensor forward_first(const at::Tensor& x, const TextLayout& layout);
+  at::Tensor forward_first(const at::Tensor& x, const TextBatch& texts);
 
  private:
   at::Tensor after_attention(const at::Tensor& x, const at::Tensor& attended);
-  ops::AttentionOptions options() const;
+  /// From the queries given to all tokens.
+  ops::AttentionOptions attention_from(const nn::Sequences& queries, const TextBatch& texts) const;
 
   int64_t heads_;
   std::string attn_type_;
@@ -44,11 +46,11 @@ class BertImpl : public torch::nn::Module {
   BertImpl(const TextConfig& config, const ClipOptions& options);
 
   /// The last hidden state of each text's first token ([CLS]): [B, hidden].
-  at::Tensor forward(const TextLayout& layout);
+  at::Tensor forward(const TextBatch& texts);
 
  private:
-  at::Tensor embed(const TextLayout& layout);
-  at::Tensor run(const BertLayer& layer, const at::Tensor& x, const TextLayout& layout, bool first_only) const;
+  at::Tensor embed(const TextBatch& texts);
+  at::Tensor run(const BertLayer& layer, const at::Tensor& x, const TextBatch& texts, bool first_only) const;
 
   TextConfig config_;
   bool grad_checkpointing_;

@@ -10,7 +10,7 @@
 #include <cmath>
 
 #include "clip/model/resnet.h"
-#include "clip/model/text_layout.h"
+#include "clip/model/text_batch.h"
 #include "clip/model/vit.h"
 #include "strobe/types.h"
 
@@ -60,9 +60,9 @@ at::Tensor ClipImpl::encode_text(const at::Tensor& ids, const at::Tensor& length
   }
   const bool flash = options_.attn_type != "dotscale";
   const bool known = lengths.defined() || ids.is_cpu();
-  const TextLayout layout = flash && known ? TextLayout::packed(ids, lengths.defined() ? lengths : count_tokens(ids))
-                                           : TextLayout::padded(ids, lengths, /*skip_padded_queries=*/flash);
-  return at::matmul(bert_->forward(layout), text_projection_);
+  const TextBatch texts = flash && known ? packed_texts(ids, lengths.defined() ? lengths : count_tokens(ids))
+                                         : padded_texts(ids, lengths, /*skip_padded_queries=*/flash);
+  return at::matmul(bert_->forward(texts), text_projection_);
 }
 
 ClipOutput ClipImpl::forward(const at::Tensor& images, const at::Tensor& ids, double mask_ratio,

@@ -10,8 +10,8 @@
 #include <array>
 #include <cmath>
 
-#include "clip/model/attention_calls.h"
 #include "clip/model/names.h"
+#include "nn/attend.h"
 
 namespace strobe::clip {
 namespace {
@@ -78,8 +78,8 @@ at::Tensor AttentionPoolImpl::forward(const at::Tensor& x) {
   const at::Tensor tokens =
       at::cat({places.mean(1, /*keepdim=*/true), places}, 1) + positional_embedding_.to(x.scalar_type());
   const at::Tensor attended =
-      attention_of_products(q_proj_->forward(tokens.narrow(1, 0, 1)), nn::joint_linear(tokens, {k_proj_, v_proj_}),
-                            heads_, attention_options(attn_type_));
+      nn::attend(q_proj_->forward(tokens.narrow(1, 0, 1)), nn::joint_linear(tokens, {k_proj_, v_proj_}), heads_,
+                 nn::attention_options(attn_type_, 0.0));
   return c_proj_->forward(attended.select(1, 0));
 }
 

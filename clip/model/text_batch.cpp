@@ -1,4 +1,4 @@
-#include "clip/model/text_layout.h"
+#include "clip/model/text_batch.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -31,63 +31,42 @@ void check_lengths(const at::Tensor& ids, const at::Tensor& lengths) {
 
 at::Tensor count_tokens(const at::Tensor& ids) { return ids.ne(0).sum(1).clamp_min(1); }
 
-TextLayout TextLayout::padded(const at::Tensor& ids, const at::Tensor& lengths, bool skip_padded_queries) {
-  TextLayout layout;
-  layout.ids_ = ids;
-  layout.longest_ = ids.size(1);
-  layout.skip_padded_queries_ = skip_padded_queries;
+TextBatch padded_texts(const at::Tensor& ids, const at::Tensor& lengths, bool skip_padded_queries) {
   if (lengths.defined()) check_lengths(ids, lengths);
   const at::Tensor counted = lengths.defined() ? lengths : count_tokens(ids);
-  layout.lengths_ = counted.to(ids.options().dtype(at::kInt), /*non_blocking=*/true);
-  return layout;
+  const at::Tensor on_device = counted.to(ids.options().dtype(at::kInt), /*non_blocking=*/true);
+  TextBatch batch;
+  batch.ids = ids;
+  batch.keys.lengths = on_device;
+  if (skip_padded_queries) batch.queries.lengths = on_device;
+  return batch;
 }
 
-TextLayout TextLayout::packed(const at::Tensor& ids, const at::Tensor& lengths) {
+TextBatch packed_texts(const at::Tensor& ids, const at::Tensor& lengths) {
   check_lengths(ids, lengths);
   const auto total = lengths.sum().item<int64_t>();
   const at::Tensor counts = lengths.to(ids.device(), /*non_blocking=*/true);
   const at::Tensor ends = counts.cumsum(0), starts = ends - counts;
   // Given the total, the device need not be asked for it.
-  const at::Tensor text = at::repeat_interleave(counts, total);
-  TextLayout layout;
-  layout.positions_ = at::arange(total, ids.options()) - starts.index_select(0, text);
-  layout.ids_ = ids.flatten().index_select(0, text * ids.size(1) + layout.positions_);
-  layout.longest_ = lengths.numel() == 0 ? 0 : lengths.max().item<int64_t>();
-  layout.cu_seqlens_ = at::cat({at::zeros({1}, ends.options()), ends}).to(at::kInt);
-  layout.cu_first_ = at::arange(ids.size(0) + 1, ids.options().dtype(at::kInt));
-  layout.starts_ = starts;
-  return layout;
+  const at::Tensor text = at::repeat_interleave(counts, std::optional<int64_t>(total));
+  TextBatch batch;
+  batch.starts = starts;
+  batch.keys.positions = at::arange(total, ids.options()) - starts.index_select(0, text);
+  batch.keys.cu_seqlens = at::cat({at::zeros({1}, ends.options()), ends}).to(at::kInt);
+  batch.keys.longest = lengths.numel() == 0 ? 0 : lengths.max().item<int64_t>();
+  batch.ids = ids.flatten().index_select(0, text * ids.size(1) + batch.keys.positions);
+  batch.queries = batch.keys;
+  batch.first.cu_seqlens = at::arange(ids.size(0) + 1, ids.options().dtype(at::kInt));
+  batch.first.longest = 1;
+  return batch;
 }
 
-at::Tensor TextLayout::at_positions(const at::Tensor& table) const {
-  return is_packed() ? at::embedding(table, positions_) : table;
+at::Tensor TextBatch::at_positions(const at::Tensor& table) const {
+  return packed() ? at::embedding(table, keys.positions) : table;
 }
 
-at::Tensor TextLayout::first(const at::Tensor& hidden) const {
-  return is_packed() ? hidden.index_select(0, starts_) : hidden.select(1, 0);
-}
-
-void TextLayout::hide_padding(ops::AttentionOptions& options) const {
-  if (is_packed()) {
-    options.cu_seqlens_q = cu_seqlens_;
-    options.cu_seqlens_k = cu_seqlens_;
-    options.max_seqlen_q = longest_;
-    options.max_seqlen_k = longest_;
-  } else {
-    options.key_lengths = lengths_;
-    if (skip_padded_queries_) options.query_lengths = lengths_;
-  }
-}
-
-void TextLayout::hide_padding_from_first(ops::AttentionOptions& options) const {
-  if (is_packed()) {
-    options.cu_seqlens_q = cu_first_;
-    options.cu_seqlens_k = cu_seqlens_;
-    options.max_seqlen_q = 1;
-    options.max_seqlen_k = longest_;
-  } else {
-    options.key_lengths = lengths_;
-  }
+at::Tensor TextBatch::first_of(const at::Tensor& hidden) const {
+  return packed() ? hidden.index_select(0, starts) : hidden.select(1, 0);
 }
 
 }  // namespace strobe::clip

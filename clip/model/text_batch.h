@@ -1,54 +1,43 @@
-// Where the tokens of a batch of texts lie while a tower computes: as they came, padded, or packed without the padding.
+// A batch of texts as a tower computes it: padded as it came, or packed without the padding.
 //
 // Padding ([PAD], id 0) stands only behind the last token of a text; a text without any token counts as one [PAD].
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include "ops/attention.h"
+#include "nn/sequences.h"
 
 namespace strobe::clip {
 
-/// ids [B, L] -> [B] int64.
-at::Tensor count_tokens(const at::Tensor& ids);
+/// Hidden states are [B, L, width] or packed [T, width].
+struct TextBatch {
+  at::Tensor ids;         // [B, L] or [T], int64
+  nn::Sequences queries;  // of attention from all tokens
+  nn::Sequences first;    // the same from the first tokens only
+  nn::Sequences keys;     // of either
+  at::Tensor starts;      // packed: [B] int64, rows of the first tokens
 
-class TextLayout {
- public:
-  /// ids [B, L] int64, right-padded; hidden states are [B, L, width] and padded keys are hidden. lengths [B] int64 on
-  /// the CPU, each in [1, L]; undefined: counted from the ids, on their device. `skip_padded_queries`: attention
-  /// computes nothing for padded rows either. Throws strobe::Error for other lengths.
-  static TextLayout padded(const at::Tensor& ids, const at::Tensor& lengths, bool skip_padded_queries);
+  bool packed() const { return keys.packed(); }
 
-  /// Hidden states are [T, width], the real tokens of one text after another's. Nothing is read back from the device.
-  static TextLayout packed(const at::Tensor& ids, const at::Tensor& lengths);
+  /// More than any position.
+  int64_t longest() const { return packed() ? keys.longest : ids.size(1); }
 
-  /// In the order of the hidden states: [B, L] or [T].
-  const at::Tensor& ids() const { return ids_; }
-  int64_t longest() const { return longest_; }  // more than any position
-
-  /// Rows of a table of positions [longest, width] for the tokens: [L, width] for every text, or [T, width].
+  /// Rows of a table of positions [longest, width]: [L, width], the same for every text, or [T, width].
   at::Tensor at_positions(const at::Tensor& table) const;
 
-  /// Rows of the first tokens: [B, L, width] or [T, width] -> [B, width].
-  at::Tensor first(const at::Tensor& hidden) const;
-
-  /// What the attention of all tokens, or of the first ones only, to all tokens needs to know.
-  void hide_padding(ops::AttentionOptions& options) const;
-  void hide_padding_from_first(ops::AttentionOptions& options) const;
-
-  bool is_packed() const { return cu_seqlens_.defined(); }
-
- private:
-  TextLayout() = default;
-
-  at::Tensor ids_;
-  int64_t longest_ = 0;
-  bool skip_padded_queries_ = false;
-  at::Tensor lengths_;     // padded: [B] int32
-  at::Tensor positions_;   // packed: [T] int64
-  at::Tensor cu_seqlens_;  // packed: [B+1] int32
-  at::Tensor cu_first_;    // packed: 0, 1, ..., B, int32
-  at::Tensor starts_;      // packed: [B] int64
+  /// Hidden states of the first tokens, [B, width].
+  at::Tensor first_of(const at::Tensor& hidden) const;
 };
+
+/// The tokens of each text: ids [B, L] -> [B] int64.
+at::Tensor count_tokens(const at::Tensor& ids);
+
+/// ids [B, L] int64, right-padded. lengths [B] int64 on the CPU, each in [1, L]; undefined: counted from the ids on
+/// their device. `skip_padded_queries`: attention computes nothing for padded rows. Throws strobe::Error for other
+/// lengths.
+TextBatch padded_texts(const at::Tensor& ids, const at::Tensor& lengths, bool skip_padded_queries);
+
+/// The real tokens of one text after another's; nothing is read back from the device. Arguments as above.
+TextBatch packed_texts(const at::Tensor& ids, const at::Tensor& lengths);
 
 }  // namespace strobe::clip

@@ -15,8 +15,8 @@
 
 #include <cmath>
 
-#include "clip/model/attention_calls.h"
 #include "clip/model/names.h"
+#include "nn/attend.h"
 #include "nn/checkpointing.h"
 #include "nn/init.h"
 #include "nn/quick_gelu.h"
@@ -63,7 +63,7 @@ at::Tensor ResidualAttentionBlockImpl::mlp(const at::Tensor& x) {
 
 at::Tensor ResidualAttentionBlockImpl::forward(const at::Tensor& x) {
   const at::Tensor qkv = nn::linear(ln_1_->forward(x), in_proj_weight_, in_proj_bias_);
-  return mlp(x + out_proj_->forward(attention_of_product(qkv, heads_, attention_options(attn_type_))));
+  return mlp(x + out_proj_->forward(nn::attend(qkv, heads_, nn::attention_options(attn_type_, 0.0))));
 }
 
 at::Tensor ResidualAttentionBlockImpl::forward_first(const at::Tensor& x) {
@@ -73,7 +73,7 @@ at::Tensor ResidualAttentionBlockImpl::forward_first(const at::Tensor& x) {
   const at::Tensor input = ln_1_->forward(x);
   const at::Tensor q = nn::linear(input.narrow(1, 0, 1), weights[0], biases[0]);
   const at::Tensor kv = nn::linear(input, weights[1], biases[1]);
-  const at::Tensor attended = attention_of_products(q, kv, heads_, attention_options(attn_type_));
+  const at::Tensor attended = nn::attend(q, kv, heads_, nn::attention_options(attn_type_, 0.0));
   return mlp(x.select(1, 0) + out_proj_->forward(attended.select(1, 0)));
 }
 
