@@ -17,7 +17,13 @@ void add_nmt_score(CLI::App& parent);
 void add_nmt_average(CLI::App& parent);
 void add_clip_build_lmdb(CLI::App& parent);
 void add_clip_demo_data(CLI::App& parent);
+void add_clip_evaluation(CLI::App& parent);  // evaluation, evaluation-tr
+void add_clip_extract_features(CLI::App& parent);
+void add_clip_make_topk(CLI::App& parent);  // make-topk, make-topk-tr
 void add_clip_picture_sheet(CLI::App& parent);
+void add_clip_similarity(CLI::App& parent);
+void add_clip_transform_ir_annotation_to_tr(CLI::App& parent);
+void add_clip_zeroshot(CLI::App& parent);
 void add_bench_attention(CLI::App& parent);
 void add_bench_nmt(CLI::App& parent);
 

@@ -67,7 +67,13 @@ int run(int argc, char** argv) {
   clip->require_subcommand(1);
   add_clip_build_lmdb(*clip);
   add_clip_demo_data(*clip);
+  add_clip_evaluation(*clip);
+  add_clip_extract_features(*clip);
+  add_clip_make_topk(*clip);
   add_clip_picture_sheet(*clip);
+  add_clip_similarity(*clip);
+  add_clip_transform_ir_annotation_to_tr(*clip);
+  add_clip_zeroshot(*clip);
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
   bench->require_subcommand(1);
   add_bench_attention(*bench);
