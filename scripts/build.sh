@@ -7,7 +7,7 @@ shift
 export CCACHE_DIR=$PWD/.cache/ccache
 options=()
 command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-if [[ $preset == cuda* ]] && ! command -v nvcc >/dev/null; then
+if [[ $preset == *cuda* || $preset == *-ptx ]] && ! command -v nvcc >/dev/null; then
   for nvcc in /usr/local/cuda/bin/nvcc .venv/lib/python3*/site-packages/nvidia/cu13/bin/nvcc; do
     if [ -x "$nvcc" ]; then
       options+=("-DCMAKE_CUDA_COMPILER=$(realpath "$nvcc")")

@@ -89,7 +89,7 @@ TEST(Determinism, RepeatsAndThreads) {
     for (AttentionCase c : {dense_case(dtype), varlen_case(dtype)}) {
       c.dropout_p = 0.1;
       const Problem problem(c);
-      for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+      for_each_deterministic_kernel(problem.shape(), [&](const KernelSetting& kernel) {
         const Results first = problem.run(kernel);
         for (int repeat = 0; repeat < (kEmulated ? 1 : 5); ++repeat)
           EXPECT_TRUE(bitwise_equal(first, problem.run(kernel))) << kernel.label;
@@ -110,7 +110,7 @@ TEST(Determinism, ThreadsOnOneHead) {
     AttentionCase c{.seqlen_q = 700, .seqlen_k = 650};
     c.dtype = dtype;
     const Problem problem(c);
-    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+    for_each_deterministic_kernel(problem.shape(), [&](const KernelSetting& kernel) {
       const Results first = problem.run(kernel);
       for (const int num_threads : {2, 3, 5}) {
         c.num_threads = num_threads;
@@ -126,7 +126,7 @@ TEST(Determinism, AnItemAloneIsTheItemInTheBatch) {
     for (AttentionCase c : {dense_case(dtype), varlen_case(dtype)}) {
       c.lse_gradient = false;
       const Problem problem(c);
-      for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+      for_each_deterministic_kernel(problem.shape(), [&](const KernelSetting& kernel) {
         const Results all = problem.run(kernel);
         for (int64_t b = 0; b < c.batch; ++b) {
           EXPECT_TRUE(bitwise_equal(sequence_of(problem, all, b), alone(problem, b).run(kernel)))
@@ -147,7 +147,7 @@ TEST(Determinism, VarlenIsDenseWithDropout) {
     varlen.lengths_q = {70, 70, 70};
     varlen.lengths_k = {90, 90, 90};
     const Problem dense_problem(dense), varlen_problem(varlen);  // the same numbers: the tensors have the same order
-    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+    for_each_deterministic_kernel(dense, [&](const KernelSetting& kernel) {
       const Results a = dense_problem.run(kernel), b = varlen_problem.run(kernel);
       for (int64_t s = 0; s < 3; ++s) {
         EXPECT_TRUE(bitwise_equal(sequence_of(dense_problem, a, s), sequence_of(varlen_problem, b, s))) << kernel.label;
@@ -167,7 +167,7 @@ TEST(Determinism, LayoutsAgree) {
       c.layout = layout;
       problems.emplace_back(c);
     }
-    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+    for_each_deterministic_kernel(c, [&](const KernelSetting& kernel) {
       const Results first = problems[0].run(kernel);
       for (const Problem& problem : problems) {
         EXPECT_TRUE(bitwise_equal(first, problem.run(kernel))) << kernel.label << ' ' << problem.shape();

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "strobe/attention.h"
+#include "tests/attention/attention_case.h"
 
 namespace strobe::testing {
 
@@ -36,8 +37,8 @@ struct KernelSetting {
   std::string label;
 };
 
-/// For each setting of this machine.
-void for_each_setting(const std::function<void(const KernelSetting&)>& body);
+/// For each setting of this machine that offers the case's type and head dim.
+void for_each_setting(const AttentionCase& c, const std::function<void(const KernelSetting&)>& body);
 
 /// Host memory as the kernels see it: itself, or a copy on the device with the same alignment.
 class DeviceMemory {

@@ -7,7 +7,7 @@
 
 namespace strobe::testing {
 
-void for_each_setting(const std::function<void(const KernelSetting&)>& body) {
+void for_each_setting(const AttentionCase&, const std::function<void(const KernelSetting&)>& body) {
   for (const cpu::Isa isa : cpu::supported_isas()) {
     const std::string isa_name(cpu::name(isa));
     ASSERT_EQ(setenv("STROBE_CPU_ISA", isa_name.c_str(), 1), 0);

@@ -28,17 +28,29 @@ class NeedsDevice : public ::testing::Environment {
 
 [[maybe_unused]] const auto* const kNeedsDevice = ::testing::AddGlobalTestEnvironment(new NeedsDevice);
 
+/// The settings of the path that the environment names or the device has.
+void for_each_setting_of_path(const AttentionCase& c, const std::function<void(const KernelSetting&)>& body) {
+  const cuda::Path path = cuda::active_device().path;
+  const std::string name(cuda::name(path));
+  if (path == cuda::Path::kSm75 && (c.dtype != DType::kFloat16 || c.head_dim > 128)) return;
+  if (c.head_dim <= 128) body({Algorithm::kFlashAttn, false, name + " flash_attn"});
+  body({Algorithm::kImpFlashAttn, true, name + " imp_flash_attn deterministic"});
+  body({Algorithm::kImpFlashAttn, false, name + " imp_flash_attn"});
+  if (path == cuda::Path::kSm75) return;  // has no short-sequence kernels
+  ASSERT_EQ(setenv("STROBE_CUDA_FAMILY", "general", 1), 0);
+  body({Algorithm::kImpFlashAttn, true, name + " imp_flash_attn general deterministic"});
+  body({Algorithm::kImpFlashAttn, false, name + " imp_flash_attn general"});
+  unsetenv("STROBE_CUDA_FAMILY");
+}
+
 }  // namespace
 
-void for_each_setting(const std::function<void(const KernelSetting&)>& body) {
-  const std::string path(cuda::name(cuda::active_device().path));
-  for (const char* family : {"", "general"}) {  // the first takes the short-sequence kernels as far as they reach
-    ASSERT_EQ(setenv("STROBE_CUDA_FAMILY", family, 1), 0);
-    const std::string label = path + " imp_flash_attn" + (*family == '\0' ? "" : " general");
-    body({Algorithm::kImpFlashAttn, true, label + " deterministic"});
-    body({Algorithm::kImpFlashAttn, false, label});
-  }
-  unsetenv("STROBE_CUDA_FAMILY");
+void for_each_setting(const AttentionCase& c, const std::function<void(const KernelSetting&)>& body) {
+  for_each_setting_of_path(c, body);
+  if (!kEmulated || std::getenv("STROBE_CUDA_PATH") != nullptr) return;
+  ASSERT_EQ(setenv("STROBE_CUDA_PATH", "sm75", 1), 0);
+  for_each_setting_of_path(c, body);
+  unsetenv("STROBE_CUDA_PATH");
 }
 
 struct DeviceMemory::Blocks {

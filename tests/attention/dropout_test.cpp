@@ -139,7 +139,7 @@ TEST(Dropout, ForwardAndBackwardUseTheMask) {
       }
     }
     const auto mask = mask_of(0, 4, kN, kN, c.dropout_p, c.seed, c.offset);
-    for_each_kernel([&](const KernelSetting& kernel) {
+    for_each_kernel(problem.shape(), [&](const KernelSetting& kernel) {
       const Results results = problem.run(kernel);
       for (int64_t e = 0; e < static_cast<int64_t>(mask.size()); ++e) {
         const int64_t b = e / (2 * kN * kN), h = e / (kN * kN) % 2, i = e / kN % kN, j = e % kN;
@@ -161,7 +161,7 @@ TEST(Dropout, NothingDroppedIsNoDropout) {
     c.dropout_p = 1e-6;
     const Problem with(c);
     ASSERT_EQ(dropout_threshold(c.dropout_p), 65536u);
-    for_each_deterministic_kernel([&](const KernelSetting& kernel) {
+    for_each_deterministic_kernel(c, [&](const KernelSetting& kernel) {
       EXPECT_TRUE(bitwise_equal(without.run(kernel), with.run(kernel))) << kernel.label;
     });
   }

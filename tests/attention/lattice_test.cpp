@@ -45,7 +45,7 @@ TEST(Lattice, HeadDims) {
 }
 
 TEST(Lattice, Lengths) {
-  for (int64_t n = 1; n <= 640; n += kEmulated ? 1 + n / 3 : 1) {
+  for (int64_t n = 1; n <= 640; n += kEmulated ? 1 + n / 2 : 1) {
     for (const DType dtype : kDTypes) {
       AttentionCase c{.seqlen_q = n, .seqlen_k = n, .head_dim = 16};
       c.dtype = dtype;
@@ -60,7 +60,7 @@ TEST(Lattice, LongerAndUnequalLengths) {
                                                  {799, 3},   {1024, 1023}, {1023, 1024}, {1025, 1025}};
   bool causal = false;
   for (const auto& [nq, nk] : lengths) {
-    if (kEmulated && nq * nk > 256 * 512) continue;
+    if (kEmulated && nq * nk > 113 * 203) continue;
     for (const DType dtype : kDTypes) {
       causal = !causal;
       check_case({.seqlen_q = nq, .seqlen_k = nk, .head_dim = 64, .dtype = dtype, .causal = causal});
@@ -70,7 +70,7 @@ TEST(Lattice, LongerAndUnequalLengths) {
 }
 
 TEST(Lattice, UnequalLengths) {
-  const std::vector<int64_t> lengths = kEmulated ? std::vector<int64_t>{0, 1, 17, 64, 65, 129}
+  const std::vector<int64_t> lengths = kEmulated ? std::vector<int64_t>{0, 1, 65, 129}
                                                  : std::vector<int64_t>{0, 1, 2, 15, 17, 63, 64, 65, 127, 129, 200};
   for (const int64_t nq : lengths) {
     for (const int64_t nk : lengths) {
@@ -101,7 +101,7 @@ TEST(Lattice, GroupedHeads) {
 
 TEST(Lattice, Windows) {
   const std::vector<int64_t> widths =
-      kEmulated ? std::vector<int64_t>{-1, 0, 10, 64} : std::vector<int64_t>{-1, 0, 1, 10, 64, 1000};
+      kEmulated ? std::vector<int64_t>{-1, 0, 64} : std::vector<int64_t>{-1, 0, 1, 10, 64, 1000};
   for (const int64_t left : widths) {
     for (const int64_t right : widths) {
       AttentionCase c{.seqlen_q = 150, .seqlen_k = 170, .num_heads_q = 2, .num_heads_k = 1, .head_dim = 16};
@@ -215,7 +215,7 @@ AttentionCase random_case(std::mt19937& random) {
 
 TEST(Lattice, RandomCombinations) {
   std::mt19937 random(20231117);
-  for (int i = 0; i < (kEmulated ? 40 : 150); ++i) check_case(random_case(random));
+  for (int i = 0; i < (kEmulated ? 15 : 150); ++i) check_case(random_case(random));
 }
 
 }  // namespace

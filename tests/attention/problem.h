@@ -75,9 +75,10 @@ void check(const Results& results, const Expectation& expectation, const std::st
 /// All of it for every kernel of this machine.
 void check_case(const AttentionCase& c);
 
-/// For each setting of this machine; counts it.
-void for_each_kernel(const std::function<void(const KernelSetting& kernel)>& body);
+/// For each setting of this machine that offers the case; counts it.
+void for_each_kernel(const AttentionCase& c, const std::function<void(const KernelSetting& kernel)>& body);
 /// Those whose results are bitwise repeatable.
-void for_each_deterministic_kernel(const std::function<void(const KernelSetting& kernel)>& body);
+void for_each_deterministic_kernel(const AttentionCase& c,
+                                   const std::function<void(const KernelSetting& kernel)>& body);
 
 }  // namespace strobe::testing

@@ -135,7 +135,7 @@ TEST(Size, OffsetsBeyond32Bits) {
     c.dtype = dtype;
     const Problem problem(c);
     SparseProblem sparse(problem);
-    for_each_kernel([&](const KernelSetting& kernel) {
+    for_each_kernel(problem.shape(), [&](const KernelSetting& kernel) {
       EXPECT_TRUE(bitwise_equal(problem.run(kernel), sparse.run(kernel))) << kernel.label;
     });
   }

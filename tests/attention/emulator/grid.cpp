@@ -1,6 +1,9 @@
 #include "tests/attention/emulator/grid.h"
 
 #include <sys/mman.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -120,7 +123,7 @@ class Grid {
     const int lane = warp.order[warp.position];
     if (warp.position == 0) {
       warp.operation = operation;
-    } else if (std::strcmp(warp.operation, operation) != 0) {
+    } else if (warp.operation != operation && std::strcmp(warp.operation, operation) != 0) {
       throw EmulationError(std::string("lanes of a warp in different operations: ") + warp.operation + ", " +
                            operation);
     }
@@ -203,6 +206,10 @@ class Grid {
     for (int lane = 0; lane < kWarpSize; ++lane) {
       warp.order[lane] = lane;
       auto** top = reinterpret_cast<void**>(stacks_ + (index * kWarpSize + lane + 1) * kStackBytes);
+#ifdef __SANITIZE_ADDRESS__
+      // Of the lane before, whose first frames have not returned.
+      __asan_unpoison_memory_region(reinterpret_cast<unsigned char*>(top) - kPageBytes, kPageBytes);
+#endif
       *--top = nullptr;                              // where lane_main would return to
       *--top = reinterpret_cast<void*>(&lane_main);  // where the switch goes
       for (int saved = 0; saved < 6; ++saved) *--top = nullptr;

@@ -2,10 +2,12 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <vector>
 
 #include "src/attention/cuda/common/ptx.cuh"
+#include "src/attention/element.h"
 
 namespace {
 
@@ -100,8 +102,8 @@ struct Copy {
   int bytes;
 };
 struct CopyQueue {
-  std::vector<Copy> open;                 // not yet in a group
-  std::vector<std::vector<Copy>> groups;  // from the oldest
+  std::vector<Copy> copies;             // that have not landed, from the oldest
+  std::vector<std::size_t> group_ends;  // of those that are in a group
 };
 
 CopyQueue& copies_of_thread() {
@@ -115,11 +117,11 @@ struct MatrixLoad {
   uint32_t* result;
 };
 
-template <int kMatrices, bool kTransposed>
+template <bool kTransposed>
 void load_matrices(uint32_t* result, uint32_t address) {
   MatrixLoad load{address, result};
   meet(kTransposed ? "ldmatrix.trans" : "ldmatrix", &load, [](LaneArguments lanes) {
-    for (int matrix = 0; matrix < kMatrices; ++matrix) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
       uint16_t rows[8][8];
       for (int row = 0; row < 8; ++row) {
         const uint32_t from = static_cast<const MatrixLoad*>(lanes[matrix * 8 + row])->address;
@@ -141,6 +143,19 @@ struct Product {
   const uint32_t* a;
   uint32_t b[kK / 8];
 };
+
+/// One row of a product.
+template <int kK>
+void sum_products(float (&sums)[8], const float (&left)[kK], const float (&right)[kK][8]) {
+  typedef float Row __attribute__((vector_size(32)));
+  Row row = {};
+  for (int k = 0; k < kK; ++k) {
+    Row factors;
+    std::memcpy(&factors, right[k], sizeof(factors));
+    row += left[k] * factors;
+  }
+  std::memcpy(sums, &row, sizeof(row));
+}
 
 /// c += a b for the fragments of m16n8k16 and m16n8k8: the products of a step are summed in fp32, then added.
 template <class T, int kK>
@@ -164,11 +179,7 @@ void multiply(float* c, const uint32_t* a, std::array<uint32_t, kK / 8> b) {
       }
     }
     float sums[16][8] = {};
-    for (int i = 0; i < 16; ++i) {
-      for (int k = 0; k < kK; ++k) {
-        for (int j = 0; j < 8; ++j) sums[i][j] += left[i][k] * right[k][j];
-      }
-    }
+    for (int i = 0; i < 16; ++i) sum_products<kK>(sums[i], left[i], right);
     for (int lane = 0; lane < kWarpSize; ++lane) {
       float* const to = static_cast<const Product<kK>*>(lanes[lane])->c;
       for (int e = 0; e < 4; ++e) to[e] += sums[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2];
@@ -182,33 +193,32 @@ void cp_async(uint32_t to, const void* from, int bytes, bool valid) {
   if (reinterpret_cast<std::uintptr_t>(from) % bytes != 0) throw emulator::EmulationError("cp.async: misaligned");
   unsigned char* const target = emulator::shared_at(to, bytes);
   std::memset(target, 0xFF, bytes);
-  copies_of_thread().open.push_back({target, valid ? from : nullptr, bytes});
+  copies_of_thread().copies.push_back({target, valid ? from : nullptr, bytes});
 }
 
 void cp_async_commit() {
   CopyQueue& queue = copies_of_thread();
-  queue.groups.push_back(std::move(queue.open));
-  queue.open.clear();
+  queue.group_ends.push_back(queue.copies.size());
 }
 
 void cp_async_wait(int pending) {
-  auto& groups = copies_of_thread().groups;
-  while (static_cast<int>(groups.size()) > pending) {
-    for (const Copy& copy : groups.front()) {
-      if (copy.from == nullptr) {
-        std::memset(copy.to, 0, copy.bytes);
-      } else {
-        std::memcpy(copy.to, copy.from, copy.bytes);
-      }
+  auto& [copies, group_ends] = copies_of_thread();
+  if (static_cast<int>(group_ends.size()) <= pending) return;
+  const std::size_t groups = group_ends.size() - pending, landing = group_ends[groups - 1];
+  for (std::size_t i = 0; i < landing; ++i) {
+    if (copies[i].from == nullptr) {
+      std::memset(copies[i].to, 0, copies[i].bytes);
+    } else {
+      std::memcpy(copies[i].to, copies[i].from, copies[i].bytes);
     }
-    groups.erase(groups.begin());
   }
+  copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(landing));
+  group_ends.erase(group_ends.begin(), group_ends.begin() + static_cast<std::ptrdiff_t>(groups));
+  for (std::size_t& end : group_ends) end -= landing;
 }
 
-void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) { load_matrices<4, false>(r, address); }
-void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) { load_matrices<4, true>(r, address); }
-void ldmatrix_x2(uint32_t (&r)[2], uint32_t address) { load_matrices<2, false>(r, address); }
-void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address) { load_matrices<2, true>(r, address); }
+void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) { load_matrices<false>(r, address); }
+void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) { load_matrices<true>(r, address); }
 
 float exp2_approx(float x) {
   const float result = exp2f(x);
@@ -222,6 +232,23 @@ float to_float(__half, uint32_t bits) {
   return std::bit_cast<float>(sign | ((bits & 0x7C00) == 0x7C00 ? magnitude | 0x7F800000 : finite));
 }
 float to_float(__nv_bfloat16, uint32_t bits) { return bfloat16_to_float(static_cast<uint16_t>(bits)); }
+
+/// To nearest, ties to even: in the sum of a denormal result, by hand in the others.
+uint32_t round_to(__half, float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x), sign = bits >> 16 & 0x8000;
+  const float magnitude = fabsf(x);
+  if (!(magnitude < 65520.0f)) return sign | (magnitude == magnitude ? 0x7C00 : 0x7E00);
+  if (magnitude < 0x1p-14f) return sign | (std::bit_cast<uint32_t>(magnitude + 0.5f) - std::bit_cast<uint32_t>(0.5f));
+  const uint32_t exact = std::bit_cast<uint32_t>(magnitude) - (112u << 23);
+  return sign | (exact + 0xFFF + (exact >> 13 & 1)) >> 13;
+}
+uint32_t round_to(__nv_bfloat16, float x) { return float_to_bfloat16(x); }
+
+template <class T>
+void Element<T>::mma_m16n8k8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+  const uint32_t a[2] = {a0, a1};
+  multiply<T, 8>(c, a, {b});
+}
 
 template <class T>
 void Element<T>::mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

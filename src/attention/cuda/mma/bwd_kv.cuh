@@ -1,14 +1,11 @@
 // The backward over key blocks (FlashAttention-2: Dao 2023, arXiv 2307.08691, Algorithm 2): a block takes one tile of
 // keys of one key/value head and walks over the queries, of every query head of the group, that see them. Each warp has
-// 16 keys or 32 and computes the transposes S^T = K Q^T and dP^T = V dO^T, whose accumulators are, rounded, the left operands of
-// dV += P^T dO and dK += dS^T Q: only dQ = dS K, a sum over the warps' keys, goes through shared memory.
+// 16 keys or 32 and computes the transposes S^T = K Q^T and dP^T = V dO^T, whose accumulators are, rounded, the left
+// operands of dV += P^T dO and dK += dS^T Q: only dQ = dS K, a sum over the warps' keys, goes through shared memory.
 #pragma once
 
-#include "src/attention/cuda/common/dropout.cuh"
-#include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/common/launch.h"
-#include "src/attention/cuda/mma/arch.cuh"
-#include "src/attention/cuda/mma/nonfinite.cuh"
+#include "src/attention/cuda/mma/bwd_keys.cuh"
 
 namespace strobe::cuda {
 
@@ -22,25 +19,28 @@ enum class KvPass {
 };
 
 template <class Arch, class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
-class BwdKv {
- public:
-  static constexpr int kKeyTiles = kTile.key_tiles, kWarpKeys = kKeyTiles * 16;
-  static constexpr int kKeys = kTile.keys(), kRows = kTile.rows, kThreads = kTile.threads();
-  // Rows whose scores are in registers at once.
-  static constexpr int kStrip = kRows < 32 || ((kHeadDim > 96 || kKeyTiles > 1) && kDropout) ? 16 : 32;
-  using Layout = TileLayout<kHeadDim>;
-  using ScoreLayout = TileLayout<kRows>;  // dS^T
+class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass != KvPass::kKeys, kDropout> {
   static constexpr bool kWithKeys = kPass != KvPass::kValues, kWithValues = kPass != KvPass::kKeys;
+  using Base = BwdKeys<Arch, T, kHeadDim, kTile, kWithKeys, kWithValues, kDropout>;
+  using Base::call_, Base::shared_, Base::shared_address_, Base::batch_, Base::head_k_, Base::grad_k_, Base::grad_v_;
+  using Base::k_tile, Base::v_tile, Base::lane, Base::warp, Base::thread;
+  using Base::kKeyTiles, Base::kWarpKeys, Base::kKeys, Base::kStrip, Base::kKeyBytes;
+  using typename Base::Layout, typename Base::Rounded;
+  static constexpr int kRows = kTile.rows;
+  using ScoreLayout = TileLayout<kRows>;  // dS^T
+
+ public:
+  static constexpr int kThreads = kTile.threads();
   static constexpr bool kInOrder = kPass == KvPass::kKeysValuesQueriesInOrder;
   static constexpr bool kWithQueries = kPass == KvPass::kKeysValuesQueries || kInOrder;
-  static constexpr int kKeyBytes = Layout::bytes(kKeys), kRowBytes = Layout::bytes(kRows);
+  static constexpr int kRowBytes = Layout::bytes(kRows);
   static constexpr int kStatsBytes = kRows * static_cast<int>(sizeof(RowStats));
   static constexpr int kStageBytes = 2 * kRowBytes + kStatsBytes;
   static constexpr int kScoresBegin = 2 * kKeyBytes + 2 * kStageBytes;
   static constexpr int kSharedBytes = kScoresBegin + (kWithQueries ? ScoreLayout::bytes(kKeys) : 0);
 
   __device__ BwdKv(const BwdCall& call, const BwdScratch& scratch, unsigned char* shared)
-      : call_(call), scratch_(scratch), shared_(shared), shared_address_(shared_address(shared)) {}
+      : Base(call, shared), scratch_(scratch) {}
 
   /// One block a tile.
   static int64_t num_blocks(const BwdCall& call) { return int64_t{num_tiles(call)} * num_heads(call); }
@@ -83,26 +83,13 @@ class BwdKv {
     accumulate(s, first, {rows.begin / kRows * kRows, rows.end});
     Arch::wait();
     __syncthreads();  // the tiles of K and V become staging
-    if constexpr (kWithKeys) write(call_.grad_k, grad_k_, call_.softmax_scale, first, 0);
+    if constexpr (kWithKeys) this->write(call_.grad_k, grad_k_, call_.softmax_scale, first, 0);
     const float scale = kDropout ? dropout_scale(call_.dropout_threshold) : 1.0f;
-    if constexpr (kWithValues) write(call_.grad_v, grad_v_, scale, first, kKeyBytes);
+    if constexpr (kWithValues) this->write(call_.grad_v, grad_v_, scale, first, kKeyBytes);
   }
 
-  // Whether the fragments of K and V stay in registers; else they are read again for every strip.
-  static constexpr bool kKeepsFragments = kKeyTiles == 1 && kHeadDim <= 64;
-  static constexpr int kKeptFragments = kKeepsFragments ? kHeadDim / 16 : 1;
-  using KeyFragments = uint32_t[kKeyTiles][4];
-  using Scores = float[kKeyTiles][kStrip / 8][4];      // of S^T and its kin
-  using Rounded = uint32_t[kKeyTiles][kStrip / 8][2];  // pairs of columns of the lane's two rows, an A fragment's order
-  using Gradient = float[kKeyTiles][kHeadDim / 8][4];
-
   static __host__ __device__ int num_tiles(const BwdCall& call) { return max(1, (call.seqlen_k + kKeys - 1) / kKeys); }
-  static __device__ int thread() { return static_cast<int>(threadIdx.x); }
-  static __device__ int lane() { return thread() % 32; }
-  static __device__ int warp() { return thread() / 32; }
 
-  __device__ uint32_t k_tile() const { return shared_address_; }
-  __device__ uint32_t v_tile() const { return shared_address_ + kKeyBytes; }
   __device__ uint32_t q_tile(int stage) const { return shared_address_ + 2 * kKeyBytes + stage * kStageBytes; }
   __device__ uint32_t grad_out_tile(int stage) const { return q_tile(stage) + kRowBytes; }
   __device__ uint32_t stats_tile(int stage) const { return q_tile(stage) + 2 * kRowBytes; }
@@ -167,7 +154,7 @@ class BwdKv {
     Arch::commit();
 
     const int warp_key = first + warp() * kWarpKeys;
-    start();
+    this->start();
     bool k_finite = true;
     if (kWithQueries && limited(call_)) {
       Arch::wait();
@@ -206,235 +193,16 @@ class BwdKv {
     for (int strip = 0; strip < kRows; strip += kStrip) {
       const int strip_row = row + strip;
       if (strip_row < some.end && strip_row + kStrip > some.begin) {
-        step(stage, head, row, strip, warp_key, strip_row < all.begin || strip_row + kStrip > all.end);
+        const uint32_t q = q_tile(stage) + Layout::bytes(strip), grad_out = grad_out_tile(stage) + Layout::bytes(strip);
+        const auto* stats =
+            reinterpret_cast<const float4*>(shared_ + (stats_tile(stage) - shared_address_)) + strip / 2 + lane() % 4;
+        this->add_strip(q, grad_out, stats, head, strip_row, warp_key,
+                        strip_row < all.begin || strip_row + kStrip > all.end, [&](const Rounded& ds) {
+                          if constexpr (kWithQueries) store_scores(ds, strip);
+                        });
       } else if constexpr (kWithQueries) {
         const Rounded zeros = {};
         store_scores(zeros, strip);
-      }
-    }
-  }
-
-  __device__ void start() {
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          if constexpr (kWithKeys) grad_k_[m][n][e] = 0.0f;
-          if constexpr (kWithValues) grad_v_[m][n][e] = 0.0f;
-        }
-      }
-    }
-    if constexpr (kKeepsFragments) {
-      Arch::wait();
-      __syncthreads();
-#pragma unroll
-      for (int d = 0; d < kHeadDim; d += 16) {
-        read_keys(k_[d / 16], k_tile(), d);
-        if constexpr (kWithKeys) read_keys(v_[d / 16], v_tile(), d);
-      }
-    }
-  }
-
-  __device__ void read_keys(KeyFragments& a, uint32_t tile, int column) const {
-    const FragmentReader<kHeadDim, Fragment::kA> keys(tile, lane(), warp() * kWarpKeys);
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) keys.load(a[m], m * 16, column);
-  }
-
-  __device__ void step(int stage, int head, int tile_row, int strip, int warp_key, bool masked) {
-    const int row = tile_row + strip;
-    const uint32_t q = q_tile(stage) + Layout::bytes(strip), grad_out = grad_out_tile(stage) + Layout::bytes(strip);
-    const auto* stats =
-        reinterpret_cast<const float4*>(shared_ + (stats_tile(stage) - shared_address_)) + strip / 2 + lane() % 4;
-    Rounded p;
-    exponentiate(p, stats, q, row, warp_key, masked);
-    uint32_t kept[kStrip / 16];
-    if constexpr (kDropout) {
-      const Dropout dropout(call_, batch_, head);
-#pragma unroll
-      for (int n = 0; n < kStrip / 16; ++n) {
-        kept[n] = dropout.kept_of_transpose(row + n * 16 + accumulator_column(lane()),
-                                            warp_key / 32 * 32 + accumulator_row(lane())) >>
-                  (warp_key % 32 / 16 * 8);
-      }
-    }
-    if constexpr (kWithKeys) {
-      Rounded ds;
-      differentiate(ds, p, kept, stats, grad_out, row, warp_key, masked);
-      if constexpr (kWithQueries) store_scores(ds, strip);
-      add_product(grad_k_, ds, q, row, warp_key, masked);
-    }
-    if constexpr (kWithValues) {
-      if constexpr (kDropout) drop(p, kept);
-      add_product(grad_v_, p, grad_out, row, warp_key, masked);
-    }
-  }
-
-  /// P^T of the strip.
-  __device__ void exponentiate(Rounded& p, const float4* stats, uint32_t q, int row, int warp_key, bool masked) const {
-    Scores x = {};
-    multiply_transposed(x, k_, k_tile(), q);
-    const float to_exponent = call_.softmax_scale * kLog2E;
-#pragma unroll
-    for (int n = 0; n < kStrip / 8; ++n) {
-      const float4 two = stats[n * 4];  // of the rows of the accumulators' two columns
-#pragma unroll
-      for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          x[m][n][e] = exp2_approx(fmaf(x[m][n][e], to_exponent, e % 2 == 0 ? two.x : two.z));
-        }
-      }
-    }
-    if (masked) hide(x, row, warp_key);  // after the exponential: the LSE of a row that sees other keys may be NaN
-    round(p, x);
-  }
-
-  /// dS^T of the strip. P is taken as it was rounded, which leaves registers.
-  __device__ void differentiate(Rounded& ds, const Rounded& p, const uint32_t (&kept)[kStrip / 16], const float4* stats,
-                                uint32_t grad_out, int row, int warp_key, bool masked) const {
-    Scores x = {};
-    multiply_transposed(x, v_, v_tile(), grad_out);
-    const float scale = kDropout ? dropout_scale(call_.dropout_threshold) : 1.0f;
-#pragma unroll
-    for (int n = 0; n < kStrip / 8; ++n) {
-      const float4 two = stats[n * 4];
-#pragma unroll
-      for (int m = 0; m < kKeyTiles; ++m) {
-        const float2 top = Element<T>::unpack(p[m][n][0]), bottom = Element<T>::unpack(p[m][n][1]);
-        const float p_of[4] = {top.x, top.y, bottom.x, bottom.y};
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          if constexpr (kDropout) x[m][n][e] = stays(kept, m, n, e) ? x[m][n][e] * scale : 0.0f;
-          x[m][n][e] = p_of[e] * (x[m][n][e] - (e % 2 == 0 ? two.y : two.w));
-        }
-      }
-    }
-    if (masked) hide(x, row, warp_key);
-    round(ds, x);
-  }
-
-  static __device__ void round(Rounded& to, const Scores& from) {
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kStrip / 8; ++n) {
-        to[m][n][0] = Element<T>::pack(from[m][n][0], from[m][n][1]);
-        to[m][n][1] = Element<T>::pack(from[m][n][2], from[m][n][3]);
-      }
-    }
-  }
-
-  static __device__ bool stays(const uint32_t (&kept)[kStrip / 16], int m, int n, int e) {
-    return (kept[n / 2] >> (8 * m + n % 2 * 4 + e) & 1) != 0;
-  }
-
-  /// scores += keys of this warp (rows of K or V) times rows of Q or dO, transposed.
-  __device__ void multiply_transposed(Scores& scores, const KeyFragments (&kept)[kKeptFragments], uint32_t keys_tile,
-                                      uint32_t rows_tile) const {
-    const FragmentReader<kHeadDim, Fragment::kB> rows(rows_tile, lane());
-    // More at once would only fill the registers with fragments read ahead.
-    constexpr int kUnroll = kKeepsFragments ? kHeadDim / 16 : kKeyTiles == 1 ? 4 : 2;
-#pragma unroll kUnroll
-    for (int d = 0; d < kHeadDim; d += 16) {
-      KeyFragments a;
-      if constexpr (kKeepsFragments) {
-#pragma unroll
-        for (int i = 0; i < 4 * kKeyTiles; ++i) a[i / 4][i % 4] = kept[d / 16][i / 4][i % 4];
-      } else {
-        read_keys(a, keys_tile, d);
-      }
-#pragma unroll
-      for (int n = 0; n < kStrip; n += 16) {
-        uint32_t b[4];
-        rows.load(b, n, d);
-#pragma unroll
-        for (int m = 0; m < kKeyTiles; ++m) {
-          Arch::template multiply_add<T>(scores[m][n / 8], a[m], b[0], b[1]);
-          Arch::template multiply_add<T>(scores[m][n / 8 + 1], a[m], b[2], b[3]);
-        }
-      }
-    }
-  }
-
-  /// gradient += left (P^T or dS^T, the warp's keys by kStrip) times rows of dO or Q.
-  __device__ void add_product(Gradient& gradient, const Rounded& left, uint32_t rows_tile, int row, int warp_key,
-                              bool masked) const {
-    const unsigned char* rows = shared_ + (rows_tile - shared_address_);
-    if (masked && limited(call_) && !all_finite<T, kStrip, kHeadDim>(rows, lane())) {
-#pragma unroll
-      for (int m = 0; m < kKeyTiles; ++m) {
-        const int j = warp_key + m * 16 + accumulator_row(lane());
-        const Range seen[2] = {within(rows_of(j), row, kStrip), within(rows_of(j + 8), row, kStrip)};
-        mark_seen<T, kHeadDim>(gradient[m], rows, seen, 0, lane());
-      }
-      multiply<true>(gradient, left, rows_tile);
-    } else {
-      multiply<false>(gradient, left, rows_tile);
-    }
-  }
-
-  /// The rows that see a key, also where it is none.
-  __device__ Range rows_of(int j) const {
-    const Visibility visibility(call_, sequence(call_, batch_));
-    return j < visibility.end_k ? visibility.rows_of(j) : Range{0, 0};
-  }
-
-  template <bool kFinitePart>
-  __device__ void multiply(Gradient& gradient, const Rounded& left, uint32_t rows_tile) const {
-    const FragmentReader<kHeadDim, Fragment::kBTrans> rows(rows_tile, lane());
-#pragma unroll
-    for (int i = 0; i < kStrip; i += 16) {
-      KeyFragments a;
-#pragma unroll
-      for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-        for (int word = 0; word < 4; ++word) a[m][word] = left[m][i / 8 + word / 2][word % 2];
-      }
-#pragma unroll
-      for (int d = 0; d < kHeadDim; d += 16) {
-        uint32_t b[4];
-        rows.load(b, i, d);
-        if constexpr (kFinitePart) keep_finite<T>(b);
-#pragma unroll
-        for (int m = 0; m < kKeyTiles; ++m) {
-          Arch::template multiply_add<T>(gradient[m][d / 8], a[m], b[0], b[1]);
-          Arch::template multiply_add<T>(gradient[m][d / 8 + 1], a[m], b[2], b[3]);
-        }
-      }
-    }
-  }
-
-  /// Zeros for what is not visible.
-  __device__ void hide(Scores& x, int row, int warp_key) const {
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const Range visible = rows_of(warp_key + m * 16 + half * 8 + accumulator_row(lane()));
-#pragma unroll
-        for (int n = 0; n < kStrip / 8; ++n) {
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            const int i = row + n * 8 + accumulator_column(lane()) + c;
-            if (i < visible.begin || i >= visible.end) x[m][n][2 * half + c] = 0.0f;
-          }
-        }
-      }
-    }
-  }
-
-  static __device__ void drop(Rounded& x, const uint32_t (&kept)[kStrip / 16]) {
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kStrip / 8; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          if (!stays(kept, m, n, e)) x[m][n][e / 2] &= e % 2 == 0 ? 0xFFFF0000u : 0x0000FFFFu;
-        }
       }
     }
   }
@@ -528,49 +296,12 @@ class BwdKv {
     }
   }
 
-  /// Rounds the warp's rows of a gradient, through its rows of a tile for stores of 16 bytes.
-  __device__ void write(const Strided& t, const Gradient& gradient, float scale, int first, int tile_begin) const {
-    const Sequence s = sequence(call_, batch_);
-    unsigned char* staging = shared_ + tile_begin + Layout::bytes(warp() * kWarpKeys);
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 8; ++n) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int row = m * 16 + r * 8 + accumulator_row(lane());
-          // A hidden key's is 0 times the rows, among which there may be infinities and NaN.
-          const bool counts = first + warp() * kWarpKeys + row < s.end_k;
-          *reinterpret_cast<uint32_t*>(staging + Layout::offset(row, n) + lane() % 4 * 4) =
-              counts ? Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale) : 0;
-        }
-      }
-    }
-    __syncwarp();
-    T* data = s.k_rows<T>(call_, t, head_k_);
-    for (int e = lane(); e < kWarpKeys * Layout::kChunks; e += 32) {
-      const int row = e / Layout::kChunks, chunk = e % Layout::kChunks, j = first + warp() * kWarpKeys + row;
-      if (j < s.num_k && chunk * kChunkElements < call_.head_dim) {
-        *reinterpret_cast<uint4*>(data + static_cast<int64_t>(j) * t.row_stride + chunk * kChunkElements) =
-            *reinterpret_cast<const uint4*>(staging + Layout::offset(row, chunk));
-      }
-    }
-  }
-
-  const BwdCall& call_;
   const BwdScratch& scratch_;
-  unsigned char* shared_;
-  uint32_t shared_address_;
-  int batch_ = 0;
-  int head_k_ = 0;
-  Gradient grad_k_, grad_v_;
-  KeyFragments k_[kKeptFragments], v_[kKeptFragments];
 };
 
 template <class Kernel>
-__global__ __launch_bounds__(Kernel::kThreads,
-                             1) void bwd_kv_kernel(const __grid_constant__ BwdCall call,
-                                                             const __grid_constant__ BwdScratch scratch) {
+__global__ __launch_bounds__(Kernel::kThreads, 1) void bwd_kv_kernel(const __grid_constant__ BwdCall call,
+                                                                     const __grid_constant__ BwdScratch scratch) {
   Kernel kernel(call, scratch, dynamic_shared_memory());
   if constexpr (Kernel::kInOrder) {
     kernel.run_head(blockIdx.x);

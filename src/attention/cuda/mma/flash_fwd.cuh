@@ -16,9 +16,9 @@ template <class Arch, class T, int kHeadDim, bool kDropout>
 class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim), kDropout> {
   static constexpr FwdTile kTile = Arch::flash_fwd_tile(kHeadDim);
   using Base = FwdRows<Arch, T, kHeadDim, kTile, kDropout>;
-  using typename Base::Layout, typename Base::Scores;
   using Base::call_, Base::shared_address_, Base::batch_, Base::head_, Base::maximum_, Base::sum_, Base::out_;
   using Base::kRowTiles, Base::kWarpRows, Base::lane, Base::warp, Base::thread;
+  using typename Base::Layout, typename Base::Scores;
 
  public:
   using Base::kRows, Base::kKeys, Base::kThreads;
@@ -28,9 +28,7 @@ class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim
   __device__ FlashFwd(const FwdCall& call, const FlashScratch& scratch, unsigned char* shared)
       : Base(call, shared), scratch_(scratch) {}
 
-  static int64_t num_blocks(const FwdCall& call) {
-    return call.num_heads_q * (call.batch + (call.varlen() ? 1 : 0));
-  }
+  static int64_t num_blocks(const FwdCall& call) { return call.num_heads_q * (call.batch + (call.varlen() ? 1 : 0)); }
 
   /// Block `index` of num_blocks.
   __device__ void run(int64_t index) {
@@ -198,7 +196,7 @@ class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim
 
 template <class Kernel>
 __global__ __launch_bounds__(Kernel::kThreads, 1) void flash_fwd_kernel(const __grid_constant__ FwdCall call,
-                                                                     const __grid_constant__ FlashScratch scratch) {
+                                                                        const __grid_constant__ FlashScratch scratch) {
   Kernel(call, scratch, dynamic_shared_memory()).run(blockIdx.x);
 }
 

@@ -1,5 +1,5 @@
-// The query rows that a warp has in a forward pass: their scores against a block of keys, their maximum, sum and output,
-// all in registers.
+// The query rows that a warp has in a forward pass: their scores against a block of keys, their maximum, sum and
+// output, all in registers.
 #pragma once
 
 #include "src/attention/cuda/common/dropout.cuh"
@@ -32,7 +32,6 @@ class FwdRows {
     }
     for (int r = static_cast<int>(threadIdx.x); r < rows; r += kThreads) lse[first + r] = -INFINITY;
   }
-
 
  protected:
   static constexpr int kWarpRows = kRowTiles * 16;

@@ -20,9 +20,9 @@ template <class Arch, class T, int kHeadDim, bool kDropout>
 class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, kDropout), kDropout> {
   static constexpr FwdTile kTile = Arch::fwd_tile(kHeadDim, kDropout);
   using Base = FwdRows<Arch, T, kHeadDim, kTile, kDropout>;
-  using typename Base::Layout, typename Base::Scores;
   using Base::call_, Base::shared_address_, Base::maximum_, Base::sum_, Base::lane, Base::warp, Base::thread;
   using Base::kRowTiles, Base::kWarpRows;
+  using typename Base::Layout, typename Base::Scores;
 
  public:
   using Base::kRows, Base::kKeys, Base::kThreads;

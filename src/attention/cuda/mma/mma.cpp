@@ -65,8 +65,8 @@ const Instance& instance(const Params& p) {
 /// The widest head of the compiled kernels.
 template <class Arch>
 int widest(Algorithm algorithm) {
-  const int limit = algorithm == Algorithm::kFlashAttn ? std::min(kWidestFlash, Config<Arch>::kWidest)
-                                                       : Config<Arch>::kWidest;
+  const int limit =
+      algorithm == Algorithm::kFlashAttn ? std::min(kWidestFlash, Config<Arch>::kWidest) : Config<Arch>::kWidest;
   int widest = 0;
   for (const int head_dim : kCompiledHeadDims) widest = head_dim <= limit ? head_dim : widest;
   return widest;
@@ -133,7 +133,8 @@ struct Flash {
   static std::size_t fwd_workspace_size(const AttentionFwdParams& p) { return softmax_bytes(p) + sums_bytes<Arch>(p); }
   static void fwd(const AttentionFwdParams& p) {
     auto* const begin = static_cast<std::byte*>(p.workspace);
-    const FlashScratch scratch{reinterpret_cast<RowSoftmax*>(begin), reinterpret_cast<float*>(begin + softmax_bytes(p))};
+    const FlashScratch scratch{reinterpret_cast<RowSoftmax*>(begin),
+                               reinterpret_cast<float*>(begin + softmax_bytes(p))};
     instance<Arch>(p).flash_fwd(to_call(p), scratch, p.stream);
   }
   static std::size_t bwd_workspace_size(const AttentionBwdParams& p) { return stats_bytes(p) + sums_bytes<Arch>(p); }
@@ -165,10 +166,10 @@ const Kernels& imp_flash_kernels() {
   return kKernels<ImpFlash<Arch>>;
 }
 
-#define STROBE_MMA(Arch)                                                                 \
+#define STROBE_MMA(Arch)                                                                \
   template std::string mma_why_not<Arch>(const AttentionFwdParams&, const CudaDevice&); \
   template std::string mma_why_not<Arch>(const AttentionBwdParams&, const CudaDevice&); \
-  template const Kernels& flash_kernels<Arch>();                                         \
+  template const Kernels& flash_kernels<Arch>();                                        \
   template const Kernels& imp_flash_kernels<Arch>();
 #ifdef STROBE_CUDA_SM75
 STROBE_MMA(Sm75)

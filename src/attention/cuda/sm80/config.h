@@ -37,7 +37,15 @@ struct Sm80Config {
     return {4, 1, 16};
   }
 
-  /// Whether the pass over keys has registers for dQ too.
+  /// For flash_attn, whose loop over the key tiles takes registers too.
+  static constexpr BwdKvTile flash_bwd_tile(int head_dim) {
+    if (head_dim <= 80) return {8, 1, 64};
+    return head_dim <= 96 ? BwdKvTile{8, 1, 32} : BwdKvTile{4, 1, 32};
+  }
+
+  /// Whether the pass over keys has registers for the fragments of 16 keys of K and V.
+  static constexpr bool bwd_keeps_keys(int head_dim) { return head_dim <= 64; }
+  /// Whether it has registers for dQ too.
   static constexpr bool bwd_sums_queries(int head_dim) { return head_dim <= 128; }
 
   static constexpr BwdQTile bwd_q_tile(int head_dim) {

@@ -47,9 +47,10 @@ __device__ inline void sum_over_rows(float (&out)[kColumns / 8][4], uint32_t a_t
 #pragma unroll
   for (int i = 0; i < kPackedTiles / 2; ++i) {
     if (16 * i >= see.end_q) break;
-    const bool partial = kMasked && limited && !all_see(see, 16 * i, 16 * i + 16, first_key, first_key + kShortTile);
+    const bool partial =
+        kMasked && limited && !all_summed_see(see, 16 * i, 16 * i + 16, first_key, first_key + kShortTile);
     const auto sees = [&](int m, int k) {
-      const Range keys = keys_of_row<kMasked>(see, 16 * i + k);
+      const Range keys = keys_of_summed_row<kMasked>(see, 16 * i + k);
       return first_key + m >= keys.begin && first_key + m < keys.end;
     };
     uint32_t a[4];

@@ -23,7 +23,7 @@ class PackedRows {
   __device__ const Visibility& visibility() const { return see_; }
   __device__ int row(int r) const { return first_row_ + accumulator_row(lane_) + 8 * r; }
   __device__ bool block_visible(int key_block) const {
-    return !limited_ || all_see(see_, first_row_, first_row_ + kShortTile, 16 * key_block, 16 * key_block + 16);
+    return !limited_ || all_summed_see(see_, first_row_, first_row_ + kShortTile, 16 * key_block, 16 * key_block + 16);
   }
 
   /// c[row][key] += A B^T for the keys of the sequence; A's rows from first_row.
@@ -50,7 +50,7 @@ class PackedRows {
   __device__ void mask(float (&c)[kPackedTiles][4], float hidden) const {
     Range keys[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) keys[r] = keys_of_row<kMasked>(see_, row(r));
+    for (int r = 0; r < 2; ++r) keys[r] = keys_of_summed_row<kMasked>(see_, row(r));
 #pragma unroll
     for (int j = 0; j < kPackedTiles / 2; ++j) {
       if (16 * j + 16 <= see_.end_k && (!kMasked || block_visible(j))) continue;

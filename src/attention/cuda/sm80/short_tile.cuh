@@ -116,17 +116,27 @@ template <bool kMasked>
 __device__ inline Range keys_of_tile(const Visibility& see, int first) {
   return kMasked ? see.keys_of_rows(first, first + kShortTile) : Range{0, see.end_k};
 }
-/// Of one row; one at or beyond end_q sees none: keys that no other row sees may hold anything.
 template <bool kMasked>
 __device__ inline Range keys_of_row(const Visibility& see, int row) {
-  if (!kMasked) return {0, see.end_k};
-  return row < see.end_q ? see.keys_of(row) : Range{0, 0};
+  return kMasked ? see.keys_of(row) : Range{0, see.end_k};
+}
+/// For sums over rows: a row at or beyond end_q sees no key, since keys that no other row sees may hold anything.
+template <bool kMasked>
+__device__ inline Range keys_of_summed_row(const Visibility& see, int row) {
+  Range keys = keys_of_row<kMasked>(see, row);
+  if (kMasked) keys.end = row < see.end_q ? keys.end : 0;  // a select, where two ranges would be a branch
+  return keys;
 }
 
-/// Whether all rows of [first_row, last_row) are below end_q and see every key of [first_key, last_key).
+/// Whether every row of [first_row, last_row), at least one of them below end_q, sees every key of [first_key,
+/// last_key).
 __device__ inline bool all_see(const Visibility& see, int first_row, int last_row, int first_key, int last_key) {
   const Range keys = see.keys_of_all_rows(first_row, last_row);
-  return last_row <= see.end_q && first_key >= keys.begin && last_key <= keys.end;
+  return first_key >= keys.begin && last_key <= keys.end;
+}
+/// For sums over rows: and all of them are below end_q.
+__device__ inline bool all_summed_see(const Visibility& see, int first_row, int last_row, int first_key, int last_key) {
+  return last_row <= see.end_q && all_see(see, first_row, last_row, first_key, last_key);
 }
 
 /// Sequence and head of a unit of work: `heads` of every sequence, then, in varlen, of the spare tokens.

@@ -7,10 +7,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
-#include <bit>
 #include <type_traits>
-
-#include "src/attention/element.h"
 
 namespace strobe::cuda {
 
@@ -21,6 +18,8 @@ inline uint32_t shared_address(const void* pointer) {
 inline unsigned char* dynamic_shared_memory() { return emulator::shared_memory(); }
 
 inline void store_shared_32(uint32_t to, uint32_t value) { std::memcpy(emulator::shared_at(to, 4), &value, 4); }
+inline void store_shared_64(uint32_t to, const uint2& value) { std::memcpy(emulator::shared_at(to, 8), &value, 8); }
+inline void store_shared_128(uint32_t to, const uint4& value) { std::memcpy(emulator::shared_at(to, 16), &value, 16); }
 inline void load_shared_128(uint32_t (&r)[4], uint32_t from) { std::memcpy(r, emulator::shared_at(from, 16), 16); }
 inline void prefetch_l2(const void*) {}
 inline void named_barrier(int id, int threads) { emulator::block_barrier(id, threads); }
@@ -38,27 +37,26 @@ void cp_async_wait() {
 
 void ldmatrix_x4(uint32_t (&r)[4], uint32_t address);
 void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address);
-void ldmatrix_x2(uint32_t (&r)[2], uint32_t address);
-void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address);
 
 /// Exact to a rounding, which the instruction is not.
 float exp2_approx(float x);
 
+uint32_t round_to(__half, float x);
+uint32_t round_to(__nv_bfloat16, float x);
 float to_float(__half, uint32_t bits);
 float to_float(__nv_bfloat16, uint32_t bits);
 
 template <class T>
 struct Element {
-  static constexpr DType kDType = std::is_same_v<T, __half> ? DType::kFloat16 : DType::kBFloat16;
-  static constexpr uint32_t kExponentMask = kDType == DType::kFloat16 ? 0x7C00 : 0x7F80;
+  static constexpr uint32_t kExponentMask = std::is_same_v<T, __half> ? 0x7C00 : 0x7F80;
 
-  static uint32_t round(float x) { return kDType == DType::kFloat16 ? float_to_float16(x) : float_to_bfloat16(x); }
-  static uint32_t pack(float low, float high) { return round(low) | round(high) << 16; }
+  static uint32_t pack(float low, float high) { return round_to(T{}, low) | round_to(T{}, high) << 16; }
   static float2 unpack(uint32_t pair) { return {to_float(T{}, pair & 0xFFFF), to_float(T{}, pair >> 16)}; }
   static uint32_t add_zero_times(uint32_t sum, uint32_t pair) {
     const float2 a = unpack(sum), b = unpack(pair);
     return pack(a.x + 0 * b.x, a.y + 0 * b.y);
   }
+  static void mma_m16n8k8(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b);
   static void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 };
 
