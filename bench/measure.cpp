@@ -18,31 +18,13 @@ constexpr double kWarmupSeconds = 0.5;  // no further warm-up after that
 
 using Status = ContenderResult::Status;
 
-/// Runs `body`; an exception ends the contender's part.
-template <class Body>
-void guarded(ContenderResult& result, at::Device device, const Body& body) {
-  const auto failed = [&](const std::exception& error, const std::string& text) {
-    result.status = train::is_out_of_memory(error) ? Status::kOutOfMemory : Status::kCannotRun;
-    result.why = text.substr(0, text.find('\n'));
-    result.phases.clear();
-    train::release_cached_memory(device);
-  };
-  try {
-    body();
-  } catch (const c10::Error& error) {
-    failed(error, error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    failed(error, error.what());
-  }
-}
-
 void measure_memory(const Contender& contender, ContenderResult& result, at::Device device) {
   PeakMemory peak(device);
   for (const Contender::Phase& phase : contender.phases) {
     peak.reset();
     phase.run();
     train::synchronize(device);
-    result.phases.push_back({phase.name, {}, peak.mib()});
+    result.phases.push_back({phase.name, {}, {}, peak.mib()});
   }
 }
 
@@ -57,13 +39,17 @@ void warm_up(const Contender& contender, ContenderResult& result, at::Device dev
 }
 
 void repeat(const Contender& contender, ContenderResult& result, Stopwatch& stopwatch) {
-  for (const Contender::Phase& phase : contender.phases) {
-    stopwatch.start();
-    phase.run();
+  for (std::size_t i = 0; i < contender.phases.size(); ++i) {
+    const std::vector<double>& host_ms = result.phases[i].host_ms;
+    stopwatch.start(host_ms.empty() ? 0.0 : host_ms.back());
+    contender.phases[i].run();
     stopwatch.stop();
   }
-  const std::vector<double> ms = stopwatch.collect();
-  for (std::size_t i = 0; i < ms.size(); ++i) result.phases[i].ms.push_back(ms[i]);
+  const std::vector<Stopwatch::Time> times = stopwatch.collect();
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    result.phases[i].ms.push_back(times[i].ms);
+    result.phases[i].host_ms.push_back(times[i].host_ms);
+  }
 }
 
 bool wants_more(const ContenderResult& result, const Budget& budget) {
@@ -77,6 +63,22 @@ bool wants_more(const ContenderResult& result, const Budget& budget) {
 }
 
 }  // namespace
+
+void guarded(ContenderResult& result, at::Device device, const std::function<void()>& body) {
+  const auto failed = [&](const std::exception& error, const std::string& text) {
+    result.status = train::is_out_of_memory(error) ? Status::kOutOfMemory : Status::kCannotRun;
+    result.why = text.substr(0, text.find('\n'));
+    result.phases.clear();
+    train::release_cached_memory(device);
+  };
+  try {
+    body();
+  } catch (const c10::Error& error) {
+    failed(error, error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    failed(error, error.what());
+  }
+}
 
 std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, const Budget& budget,
                                      at::Device device) {

@@ -29,7 +29,8 @@ struct Budget {
 
 struct PhaseResult {
   std::string name;
-  std::vector<double> ms;  // one a repetition
+  std::vector<double> ms;       // one a repetition
+  std::vector<double> host_ms;  // likewise: what the host took to queue the phase; on the CPU the same as `ms`
   double peak_mib = 0;  // taken from torch's allocator beyond what the repetition found, at most at once in this phase
 };
 
@@ -43,6 +44,9 @@ struct ContenderResult {
 
 /// Warm-up, memory, then the timed turns. A contender that throws leaves the round; its error becomes its status.
 std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, const Budget& budget, at::Device device);
+
+/// Runs `body`; what it throws becomes the result's status, and the memory that torch caches is given back.
+void guarded(ContenderResult& result, at::Device device, const std::function<void()>& body);
 
 double median(std::vector<double> values);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bench/machine.h"
 #include "bench/report.h"
 #include "train/environment.h"
 
@@ -84,15 +85,11 @@ std::string table(const std::vector<NmtRow>& rows) {
 nlohmann::ordered_json to_json(const std::vector<NmtRow>& rows, const NmtReport& report, const NmtBenchOptions& options,
                                const std::string& command) {
   const std::string device = device_text(options.workload.device);
-  nlohmann::ordered_json json = {{"what", "nmt"},
-                                 {"commit", train::commit()},
-                                 {"device", device},
-                                 {"torch", train::torch_version()},
-                                 {"versions", report.peer_versions},
-                                 {"command", command},
-                                 {"model", json_of(report.model)},
-                                 {"precision", train::precision_name(options.precision)},
-                                 {"rows", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = provenance("nmt", options.workload.device, command);
+  json["versions"].update(report.peer_versions);
+  json["model"] = json_of(report.model);
+  json["precision"] = train::precision_name(options.precision);
+  json["rows"] = nlohmann::ordered_json::array();
   for (const NmtRow& row : rows) json["rows"].push_back(json_row(row, device));
   return json;
 }

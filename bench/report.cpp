@@ -22,6 +22,10 @@ std::string format(const char* pattern, ...) {
   return text;
 }
 
+const char* dtype_name(at::ScalarType dtype) {
+  return dtype == at::kFloat ? "fp32" : dtype == at::kHalf ? "fp16" : "bf16";
+}
+
 std::string device_text(at::Device device) {
   if (!device.is_cpu()) return train::device_name(device);
   return train::device_name(device) + ", " + std::to_string(at::get_num_threads()) + " threads";

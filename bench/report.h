@@ -12,6 +12,9 @@ namespace strobe::bench {
 /// std::printf into a string of at most 511 characters.
 [[gnu::format(printf, 1, 2)]] std::string format(const char* pattern, ...);
 
+/// "fp32", "bf16" or "fp16".
+const char* dtype_name(at::ScalarType dtype);
+
 /// The device's name; of the CPU with the threads in use.
 std::string device_text(at::Device device);
 

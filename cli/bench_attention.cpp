@@ -1,15 +1,16 @@
 // strobe bench attention
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
 
 #include "bench/attention.h"
 #include "bench/attention_report.h"
+#include "bench/attention_suites.h"
 #include "bench/report.h"
+#include "cli/bench_device.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "ops/attn_type.h"
@@ -21,7 +22,7 @@ constexpr int64_t kSeqlens[] = {200, 400, 800, 1000, 2000};  // FlashAttentionNM
 constexpr int64_t kEpochsOnGpu = 1000;
 
 struct Arguments {
-  std::string attn_type, device, dtype, json;
+  std::string attn_type, suite, device, dtype, json;
   std::vector<std::string> shapes;
   int64_t epochs = 0, seqlen = -1, threads = 0;
   int64_t batch = 32, heads = 8, head_dim = 64;
@@ -62,49 +63,57 @@ std::vector<bench::AttentionShape> shapes(const Arguments& a) {
   return result;
 }
 
-at::Device device(const Arguments& a) {
-  const bool visible = at::globalContext().hasCUDA();
-  if (a.device.empty()) return visible ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-  if (a.device == "cpu") return at::kCPU;
-#ifndef STROBE_CUDA
-  TORCH_CHECK(visible, "--device: expected cpu, because this program was built without CUDA, found cuda");
-#endif
-  TORCH_CHECK(visible, "--device: expected cpu, because no CUDA device is visible, found cuda");
-  return {at::kCUDA, 0};
-}
-
-at::ScalarType dtype(const Arguments& a, at::Device device) {
-  if (a.dtype.empty()) return device.is_cpu() ? at::kFloat : at::kBFloat16;
+std::optional<at::ScalarType> dtype(const Arguments& a) {
+  if (a.dtype.empty()) return std::nullopt;
   return a.dtype == "fp32" ? at::kFloat : a.dtype == "fp16" ? at::kHalf : at::kBFloat16;
 }
 
-bench::Budget budget(const Arguments& a, at::Device device) {
-  if (a.epochs > 0) return {a.epochs, a.epochs, 0.0};
-  if (!device.is_cpu()) return {kEpochsOnGpu, kEpochsOnGpu, 0.0};
-  return {};
+bench::AttentionBenchOptions options_of(const Arguments& a, at::Device device) {
+  bench::AttentionBenchOptions options;
+  if (!a.suite.empty()) {
+    options = bench::attention_suite(a.suite, device, dtype(a));
+  } else {
+    options.device = device;
+    const at::ScalarType usual = device.is_cpu() ? at::kFloat : at::kBFloat16;
+    for (const bench::AttentionShape& shape : shapes(a)) {
+      options.cases.push_back({"", shape, dtype(a).value_or(usual), a.causal});
+    }
+    if (!device.is_cpu()) options.budget = {kEpochsOnGpu, kEpochsOnGpu, 0.0};
+  }
+  if (!a.attn_type.empty()) options.attn_type = a.attn_type;
+  if (a.epochs > 0) options.budget = {a.epochs, a.epochs, 0.0};
+  return options;
+}
+
+bench::Ceilings measured_ceilings(const bench::AttentionBenchOptions& options) {
+  std::vector<at::ScalarType> dtypes;
+  for (const bench::AttentionCase& each : options.cases) {
+    if (std::find(dtypes.begin(), dtypes.end(), each.dtype) == dtypes.end()) dtypes.push_back(each.dtype);
+  }
+  return bench::ceilings(bench::bench_roofline(bench::quick_roofline_options(options.device, dtypes)));
+}
+
+void print(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
 }
 
 void run(const Arguments& a, const std::string& command) {
+  const at::Device device = bench_device(a.device);
   if (a.threads > 0) at::set_num_threads(static_cast<int>(a.threads));
-  bench::AttentionBenchOptions options;
-  options.device = device(a);
-  options.dtype = dtype(a, options.device);
-  options.causal = a.causal;
-  options.attn_type = a.attn_type;
-  options.shapes = shapes(a);
-  options.budget = budget(a, options.device);
+  const bench::AttentionBenchOptions options = options_of(a, device);
   std::optional<bench::JsonFile> json;
   if (!a.json.empty()) json.emplace(a.json);
 
-  std::fputs(bench::table_header(options).c_str(), stdout);
-  std::fflush(stdout);
+  const bench::Ceilings ceilings = measured_ceilings(options);
+  print(bench::table_header(options, ceilings));
   std::vector<bench::AttentionRow> all;
   bench::bench_attention(options, [&](const std::vector<bench::AttentionRow>& rows) {
-    std::fputs(bench::table(rows).c_str(), stdout);
-    std::fflush(stdout);
+    print(bench::table(rows, ceilings));
     all.insert(all.end(), rows.begin(), rows.end());
   });
-  if (json) json->write(bench::to_json(all, options, command));
+  if (a.suite == "memory") print(bench::memory_table(all));
+  if (json) json->write(bench::to_json(all, ceilings, options, command));
 }
 
 }  // namespace
@@ -115,20 +124,27 @@ void add_bench_attention(CLI::App& parent) {
   app->add_option("--attn_type", a->attn_type, "Our type to measure; all without it")
       ->transform(one_of({ops::kAttnTypeNames.begin(), ops::kAttnTypeNames.end()}));
   app->add_option("--epochs", a->epochs,
-                  "Repetitions of each row; without it 1000 on a GPU, 2 s and at least 3 on the CPU")
+                  "Repetitions of each row; without it the suite's, or 1000 on a GPU, 2 s and at least 3 on the CPU")
       ->check(CLI::PositiveNumber);
-  app->add_option("--seq_len", a->seqlen, "Sequence length; -1: 200, 400, 800, 1000 and 2000")
-      ->check(check_seqlen)
-      ->capture_default_str();
+  CLI::Option* seqlen = app->add_option("--seq_len", a->seqlen, "Sequence length; -1: 200, 400, 800, 1000 and 2000")
+                            ->check(check_seqlen)
+                            ->capture_default_str();
   app->add_option("--batch", a->batch, "Batch size")->check(CLI::PositiveNumber)->capture_default_str();
   app->add_option("--heads", a->heads, "Heads")->check(CLI::PositiveNumber)->capture_default_str();
   app->add_option("--head_dim", a->head_dim, "Head dim")->check(CLI::PositiveNumber)->capture_default_str();
-  app->add_option("--shapes", a->shapes, "Shapes B,H,N,D instead of the four options above")->check(check_shape);
-  app->add_flag("--causal", a->causal, "Causal mask");
-  app->add_option("--dtype", a->dtype, "bf16 on a GPU and fp32 on the CPU without it")
+  CLI::Option* listed =
+      app->add_option("--shapes", a->shapes, "Shapes B,H,N,D instead of the four options above")->check(check_shape);
+  CLI::Option* causal = app->add_flag("--causal", a->causal, "Causal mask");
+  app->add_option("--suite", a->suite,
+                  "Cases by name instead of the five options above: design, the models' shapes; memory, peak memory by "
+                  "length; million, a million tokens")
+      ->transform(one_of({bench::kAttentionSuites.begin(), bench::kAttentionSuites.end()}))
+      ->excludes(seqlen)
+      ->excludes(listed)
+      ->excludes(causal);
+  app->add_option("--dtype", a->dtype, "bf16 on a GPU and fp32 on the CPU without it; of a suite: its own")
       ->transform(one_of({"fp32", "bf16", "fp16"}));
-  app->add_option("--device", a->device, "cuda where one is visible, else cpu, without it")
-      ->transform(one_of({"cpu", "cuda"}));
+  add_bench_device(*app, a->device);
   app->add_option("--threads", a->threads, "CPU threads; torch's choice without it")->check(CLI::PositiveNumber);
   app->add_option("--json", a->json, "Writes the rows to this file");
   app->callback([app, a] { run(*a, command_line(*app)); });
