@@ -16,6 +16,7 @@ void add_nmt_translate(CLI::App& parent);
 void add_nmt_score(CLI::App& parent);
 void add_nmt_average(CLI::App& parent);
 void add_clip_build_lmdb(CLI::App& parent);
+void add_clip_convert(CLI::App& parent);
 void add_clip_demo_data(CLI::App& parent);
 void add_clip_evaluation(CLI::App& parent);  // evaluation, evaluation-tr
 void add_clip_extract_features(CLI::App& parent);

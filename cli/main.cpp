@@ -66,6 +66,7 @@ int run(int argc, char** argv) {
   CLI::App* clip = app.add_subcommand("clip", "Chinese-CLIP fine-tuning and evaluation");
   clip->require_subcommand(1);
   add_clip_build_lmdb(*clip);
+  add_clip_convert(*clip);
   add_clip_demo_data(*clip);
   add_clip_evaluation(*clip);
   add_clip_extract_features(*clip);

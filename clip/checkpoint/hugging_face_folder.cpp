@@ -5,6 +5,7 @@
 
 #include "clip/checkpoint/hugging_face.h"
 #include "clip/checkpoint/safetensors.h"
+#include "clip/checkpoint/state.h"
 #include "clip/checkpoint/towers.h"
 #include "train/atomic_file.h"
 #include "train/checkpoint.h"
@@ -117,8 +118,7 @@ Dict read_hugging_face(const fs::path& folder) {
 
 void write_hugging_face(const fs::path& folder, const Dict& state) {
   const Towers towers = infer_towers(state);
-  Dict weights = to_hugging_face(state);
-  for (const auto& [name, tensor] : Dict(weights)) weights[name] = tensor.as_tensor().to(at::kFloat);
+  const Dict weights = to_hugging_face(in_float32(state));
   write_json(folder / "config.json", config_json(towers));
   write_json(folder / "preprocessor_config.json", preprocessor_json(towers.vision));
   write_safetensors(folder / kWeights, weights, {{"format", "pt"}});

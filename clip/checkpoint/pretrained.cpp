@@ -49,13 +49,4 @@ Dict read_bert_weights(const fs::path& file) {
   return not_empty(select(state, is_wanted), file, "BERT");
 }
 
-LoadReport load_pretrained(torch::nn::Module& model, const fs::path& clip, const fs::path& bert) {
-  Dict state;
-  if (!clip.empty()) state = read_openai_weights(clip);
-  if (!bert.empty()) {
-    for (const auto& [name, tensor] : read_bert_weights(bert)) state[name] = tensor;
-  }
-  return load_clip_weights(model, state, {.strict = false});
-}
-
 }  // namespace strobe::clip

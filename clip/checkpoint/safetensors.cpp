@@ -123,9 +123,8 @@ Json parse_header(std::string_view text) {
 Dict parse(const train::MappedFile& mapped) {
   std::string_view data = mapped.bytes();
   std::vector<Entry> entries;
-  for (const auto& [name, fields] : parse_header(take_header(data)).items()) {
-    entries.push_back(parse_entry(name, fields));
-  }
+  const Json header = parse_header(take_header(data));
+  for (const auto& [name, fields] : header.items()) entries.push_back(parse_entry(name, fields));
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });

@@ -91,4 +91,13 @@ Dict flatten_modules(const Dict& root) {
   return flat;
 }
 
+Dict in_float32(const Dict& state) {
+  Dict converted;
+  for (const auto& [key, value] : state) {
+    const at::Tensor& tensor = value.as_tensor();
+    converted[key] = tensor.is_floating_point() ? tensor.to(at::kFloat) : tensor;
+  }
+  return converted;
+}
+
 }  // namespace strobe::clip

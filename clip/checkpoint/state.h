@@ -16,4 +16,7 @@ train::Dict normalise_state(const train::Dict& state);
 /// The tensors below the attributes of a TorchScript module under dotted names. A dict of tensors stays as it is.
 train::Dict flatten_modules(const train::Dict& root);
 
+/// Float tensors as fp32, others as they are; those that are fp32 already are not copied.
+train::Dict in_float32(const train::Dict& state);
+
 }  // namespace strobe::clip
