@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -26,12 +27,12 @@ void run(const Arguments& a, clip::Retrieval retrieval) {
     recall = clip::evaluate_retrieval(a.annotations, a.predictions, retrieval);
   } catch (const Error& error) {  // scripts look into the file
     write(a.output, clip::failure_json(error.what()));
-    fmt::print(stderr, "The evaluation failed: {}\n", error.what());
+    std::cerr << fmt::format("The evaluation failed: {}\n", error.what());
     throw CLI::RuntimeError(1);
   }
   write(a.output, clip::result_json(recall));
-  fmt::print("R@1 {:.2f}  R@5 {:.2f}  R@10 {:.2f}  mean recall {:.2f}\n", 100 * recall.r1, 100 * recall.r5,
-             100 * recall.r10, 100 * recall.mean());
+  std::cout << fmt::format("R@1 {:.2f}  R@5 {:.2f}  R@10 {:.2f}  mean recall {:.2f}\n", 100 * recall.r1,
+                           100 * recall.r5, 100 * recall.r10, 100 * recall.mean());
 }
 
 void add(CLI::App& parent, const char* name, const char* help, clip::Retrieval retrieval) {

@@ -1,6 +1,7 @@
 // strobe clip extract-features: the features of a data set's texts and images.
 #include <fmt/format.h>
 
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -42,7 +43,7 @@ void extract_texts(const Arguments& a, clip::Embedder& embedder) {
   CountProgress progress("texts");
   const clip::Extracted result =
       clip::extract_text_features(embedder, a.model.tokenizer(), options, std::ref(progress));
-  fmt::print("{} text features are stored in {}\n", result.features, options.output.string());
+  std::cout << fmt::format("{} text features are stored in {}\n", result.features, options.output.string());
 }
 
 void extract_images(const Arguments& a, clip::Embedder& embedder) {
@@ -54,8 +55,8 @@ void extract_images(const Arguments& a, clip::Embedder& embedder) {
     progress.note(fmt::format("image {} is skipped: {}", key, why));
   };
   const clip::Extracted result = clip::extract_image_features(embedder, options, skip, std::ref(progress));
-  fmt::print("{} image features are stored in {}\n", result.features, options.output.string());
-  if (result.skipped > 0) fmt::print("{} images could not be read\n", result.skipped);
+  std::cout << fmt::format("{} image features are stored in {}\n", result.features, options.output.string());
+  if (result.skipped > 0) std::cout << fmt::format("{} images could not be read\n", result.skipped);
 }
 
 void run(const Arguments& a) {

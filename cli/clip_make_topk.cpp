@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,8 +49,8 @@ void run(const Arguments& a, clip::Retrieval retrieval) {
       clip::FeatureReader(to_images ? a.image_features : a.text_features, to_images ? "image_id" : "text_id")
           .read_all();
   if (static_cast<int64_t>(candidates.ids.size()) < options.k) {
-    fmt::print(stderr, "warning: expected at least {} candidates, found {}: that many are predicted\n", options.k,
-               candidates.ids.size());
+    std::cerr << fmt::format("warning: expected at least {} candidates, found {}: that many are predicted\n", options.k,
+                             candidates.ids.size());
   }
   const clip::NearestNeighbours neighbours(candidates.values, options);
   const clip::RetrievalKeys keys = clip::retrieval_keys(retrieval);
@@ -62,7 +63,7 @@ void run(const Arguments& a, clip::Retrieval retrieval) {
     progress(reader.bytes_read() / kMegabyte, reader.file_bytes() / kMegabyte);
   }
   file.commit();
-  fmt::print("Top-{} predictions are saved in {}\n", a.search.k, a.output.string());
+  std::cout << fmt::format("Top-{} predictions are saved in {}\n", a.search.k, a.output.string());
 }
 
 void add(CLI::App& parent, const char* name, const char* help, clip::Retrieval retrieval) {

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <iostream>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -44,11 +45,11 @@ at::Tensor read_images(const std::vector<std::string>& files, int64_t resolution
 
 void print(const Arguments& a, const at::Tensor& cosines, const at::Tensor& probabilities) {
   for (std::size_t i = 0; i < a.images.size(); ++i) {
-    fmt::print("{}\n", a.images[i]);
+    std::cout << fmt::format("{}\n", a.images[i]);
     const std::size_t row = i * a.texts.size();
     for (std::size_t j = 0; j < a.texts.size(); ++j) {
-      fmt::print("  {:.4f}  cosine {:.4f}  {}\n", probabilities.const_data_ptr<float>()[row + j],
-                 cosines.const_data_ptr<float>()[row + j], a.texts[j]);
+      std::cout << fmt::format("  {:.4f}  cosine {:.4f}  {}\n", probabilities.const_data_ptr<float>()[row + j],
+                               cosines.const_data_ptr<float>()[row + j], a.texts[j]);
     }
   }
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -22,7 +23,7 @@ void run(const std::string& input) {
     file.write(clip::ids_line(keys.query, annotation.query, keys.answers, annotation.answers));
   }
   file.commit();
-  fmt::print("Wrote {}\n", output);
+  std::cout << fmt::format("Wrote {}\n", output);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -84,8 +85,8 @@ void run(const Arguments& a) {
     file.write(
         clip::elevater_json(embedder.model(), embedder.model()->vision_config().name, a.dataset, result.probabilities));
   });
-  if (result.skipped > 0) fmt::print("{} images could not be read\n", result.skipped);
-  fmt::print("Wrote {}\nzeroshot-top1: {}\n", output.string(), python_text(result.top1()));
+  if (result.skipped > 0) std::cout << fmt::format("{} images could not be read\n", result.skipped);
+  std::cout << fmt::format("Wrote {}\nzeroshot-top1: {}\n", output.string(), python_text(result.top1()));
 }
 
 }  // namespace

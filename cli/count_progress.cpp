@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <iostream>
 
 namespace strobe::cli {
 
@@ -17,7 +17,7 @@ void CountProgress::operator()(int64_t done, int64_t total) {
 
 void CountProgress::note(const std::string& text) {
   line_.clear();
-  fmt::print(stderr, "{}\n", text);
+  std::cerr << fmt::format("{}\n", text);
 }
 
 }  // namespace strobe::cli
