@@ -27,6 +27,7 @@ void add_clip_transform_ir_annotation_to_tr(CLI::App& parent);
 void add_clip_zeroshot(CLI::App& parent);
 void add_bench_attention(CLI::App& parent);
 void add_bench_nmt(CLI::App& parent);
+void add_bench_clip(CLI::App& parent);
 void add_bench_roofline(CLI::App& parent);
 
 }  // namespace strobe::cli

@@ -79,6 +79,7 @@ int run(int argc, char** argv) {
   bench->require_subcommand(1);
   add_bench_attention(*bench);
   add_bench_nmt(*bench);
+  add_bench_clip(*bench);
   add_bench_roofline(*bench);
 
   try {

@@ -1,0 +1,157 @@
+#include "bench/clip.h"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "bench/clip_step.h"
+#include "bench/memory.h"
+#include "bench/peer.h"
+#include "bench/report.h"
+#include "bench/temporary_folder.h"
+#include "strobe/types.h"
+#include "train/checkpoint.h"
+#include "train/device.h"
+
+namespace strobe::bench {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kWarmups = 3;  // the libraries choose their algorithms in the first
+constexpr double kMibPerGib = 1024.0;
+constexpr double kFp32Tolerance = 1e-4, kLowTolerance = 2e-2;  // of a peer's loss, relative
+
+struct PeerProgram {
+  const char* name;
+  const char* script;
+};
+constexpr PeerProgram kPeers[] = {{"cn_clip", "cn_clip_step.py"}, {"transformers", "chinese_clip_step.py"}};
+
+/// One size: its batch, its weights, the file for the peers.
+class SizeBench {
+ public:
+  SizeBench(const ClipBenchOptions& options, ClipSize size) : options_(options), size_(std::move(size)) {
+    if (options.batch > 0) size_.batch = options.batch;
+    train::seed_generators(at::kCPU, options.seed);
+    const clip::Clip model(clip::vision_config(size_.vision), clip::text_config(size_.text), clip::ClipOptions{});
+    state_ = train::module_state(*model);
+  }
+
+  ClipRow ours(const std::string& attn_type) {
+    ClipRow row = make_row(attn_type);
+    ContenderResult result;
+    guarded(result, options_.device, [&] {
+      std::optional<PeakMemory> peak(options_.device);
+      const ClipBatch batch = make_batch();
+      ClipStep step(size_, attn_type, state_, batch, options_.settings, options_.device, options_.ranks);
+      if (!loss_ && !options_.peer_python.empty()) loss_ = step.loss();
+      for (int64_t i = 0; i < kWarmups; ++i) step.run();
+      train::synchronize(options_.device);
+      peak->reset();
+      row.ms = time(step);
+      row.peak_gib = peak->mib() / kMibPerGib;
+      peak.reset();  // it and the profiler take the same hook
+      if (options_.profile) {
+        row.profile = profile_steps([&] { step.run(); }, options_.steps, options_.device);
+      }
+    });
+    row.status = result.status;
+    row.why = result.why;
+    train::release_cached_memory(options_.device);
+    return row;
+  }
+
+  ClipRow peer(const PeerProgram& program, nlohmann::ordered_json& versions) {
+    ClipRow row = make_row(program.name);
+    ContenderResult result;
+    guarded(result, options_.device, [&] {
+      Peer peer({options_.peer_python, std::string(STROBE_BENCH_PEERS) + "/" + program.script, workload_file().string(),
+                 "--threads", std::to_string(at::get_num_threads()), "--device",
+                 options_.device.is_cpu() ? "cpu" : "cuda"});
+      versions.update(peer.versions());
+      require_our_loss(peer.ask({{"do", "loss"}}).at("loss").get<double>());
+      const nlohmann::json answer = peer.ask(
+          {{"do", "measure"}, {"warmups", kWarmups}, {"repetitions", options_.repetitions}, {"steps", options_.steps}});
+      row.ms = answer.at("ms").get<std::vector<double>>();
+      if (!answer.at("peak_gib").is_null()) row.peak_gib = answer.at("peak_gib").get<double>();
+    });
+    row.status = result.status;
+    row.why = result.why;
+    return row;
+  }
+
+ private:
+  ClipRow make_row(const std::string& name) const {
+    ClipRow row;
+    row.size = size_.name;
+    row.batch = size_.batch;
+    row.gpus = options_.ranks->size();
+    row.attn_type = name;
+    return row;
+  }
+
+  ClipBatch make_batch() const {
+    return clip_batch(size_, options_.seed + static_cast<uint64_t>(options_.ranks->rank()), options_.device);
+  }
+
+  /// Steps in a row without waiting: the host may run ahead, as it does in training.
+  std::vector<double> time(ClipStep& step) const {
+    std::vector<double> ms;
+    for (int64_t i = 0; i < options_.repetitions; ++i) {
+      const Clock::time_point start = Clock::now();
+      for (int64_t j = 0; j < options_.steps; ++j) step.run();
+      train::synchronize(options_.device);
+      const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
+      ms.push_back(elapsed.count() / static_cast<double>(options_.steps));
+    }
+    return ms;
+  }
+
+  const fs::path& workload_file() {
+    if (file_.empty()) {
+      file_ = folder_.path() / "workload.pt";
+      write_clip_workload(file_, size_, make_batch(), state_, options_.settings);
+    }
+    return file_;
+  }
+
+  void require_our_loss(double theirs) const {
+    if (!loss_) throw Error("our own loss could not be computed");
+    const bool exact = options_.settings.precision == train::Precision::kFp32;
+    if (std::abs(theirs - *loss_) <= (exact ? kFp32Tolerance : kLowTolerance) * std::abs(*loss_)) return;
+    throw Error(format("its loss is %.6f, ours %.6f: it computes something else", theirs, *loss_));
+  }
+
+  const ClipBenchOptions& options_;
+  ClipSize size_;
+  train::Dict state_;
+  std::optional<double> loss_;
+  TemporaryFolder folder_;
+  fs::path file_;
+};
+
+}  // namespace
+
+nlohmann::ordered_json bench_clip(const ClipBenchOptions& options,
+                                  const std::function<void(const std::vector<ClipRow>&)>& done) {
+  if (!options.peer_python.empty() && options.ranks->size() > 1) {
+    throw Error("bench clip: peers: expected one process, found " + std::to_string(options.ranks->size()));
+  }
+  nlohmann::ordered_json versions = nlohmann::ordered_json::object();
+  for (const std::string& name : options.sizes) {
+    SizeBench bench(options, clip_size(name));
+    std::vector<ClipRow> rows;
+    for (const std::string& attn_type : options.attn_types) rows.push_back(bench.ours(attn_type));
+    if (!options.peer_python.empty()) {
+      for (const PeerProgram& program : kPeers) rows.push_back(bench.peer(program, versions));
+    }
+    done(rows);
+  }
+  return versions;
+}
+
+}  // namespace strobe::bench

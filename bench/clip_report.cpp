@@ -1,0 +1,113 @@
+#include "bench/clip_report.h"
+
+#include <algorithm>
+
+#include "bench/report.h"
+#include "train/environment.h"
+
+namespace strobe::bench {
+namespace {
+
+using Status = ContenderResult::Status;
+
+constexpr const char* kBaseline = "dotscale";
+
+std::string reason(const ClipRow& row) { return row.status == Status::kOutOfMemory ? "oom" : row.why; }
+
+/// Of the row's time to the materialised attention's; 0: unknown.
+double speed_up(const std::vector<ClipRow>& rows, const ClipRow& row) {
+  const auto baseline = std::find_if(rows.begin(), rows.end(), [](const ClipRow& each) {
+    return each.attn_type == kBaseline && each.status == Status::kMeasured;
+  });
+  return baseline == rows.end() || row.attn_type == kBaseline ? 0.0 : median(baseline->ms) / median(row.ms);
+}
+
+std::string cells(const std::vector<ClipRow>& rows, const ClipRow& row) {
+  if (row.status != Status::kMeasured) return "n/a";
+  const auto [least, most] = std::minmax_element(row.ms.begin(), row.ms.end());
+  std::string text = format("%10.2f %10.2f %10.2f", median(row.ms), *least, *most);
+  text += row.peak_gib ? format(" %9.2f", *row.peak_gib) : format(" %9s", "");
+  const double ratio = speed_up(rows, row);
+  if (ratio > 0.0) text += format(" %8.2fx", ratio);
+  return text;
+}
+
+std::string profile_line(const ClipRow& row) {
+  const StepProfile& p = *row.profile;
+  return format("  %-16s %10.2f %10.2f %10.2f %10.2f %10.2f %10.2f\n", row.attn_type.c_str(), p.attention, p.matrix,
+                p.pointwise, p.optimiser, p.host, p.wall);
+}
+
+std::string profiles(const std::vector<ClipRow>& rows) {
+  std::string lines;
+  for (const ClipRow& row : rows) {
+    if (row.profile) lines += profile_line(row);
+  }
+  if (lines.empty()) return lines;
+  return format("  %-16s %10s %10s %10s %10s %10s %10s\n", "ms under profiler", "attention", "matrix", "pointwise",
+                "optimiser", "host", "wall") +
+         lines;
+}
+
+nlohmann::ordered_json json_of(const StepProfile& profile) {
+  return {{"attention", profile.attention}, {"matrix", profile.matrix}, {"pointwise", profile.pointwise},
+          {"optimiser", profile.optimiser}, {"host", profile.host},     {"wall", profile.wall}};
+}
+
+nlohmann::ordered_json json_row(const ClipRow& row) {
+  nlohmann::ordered_json json = {{"size", row.size},           {"batch", row.batch}, {"gpus", row.gpus},
+                                 {"attn_type", row.attn_type}, {"ms", nullptr},      {"ms_min", nullptr},
+                                 {"ms_max", nullptr},          {"peak_gib", nullptr}};
+  if (row.status != Status::kMeasured) {
+    json["error"] = reason(row);
+    return json;
+  }
+  const auto [least, most] = std::minmax_element(row.ms.begin(), row.ms.end());
+  json["ms"] = median(row.ms);
+  json["ms_min"] = *least;
+  json["ms_max"] = *most;
+  if (row.peak_gib) json["peak_gib"] = *row.peak_gib;
+  if (row.profile) json["profile"] = json_of(*row.profile);
+  return json;
+}
+
+}  // namespace
+
+std::string table_header(const ClipBenchOptions& options) {
+  return "device " + device_text(options.device) + "; instruction sets " + train::instruction_sets() + "; torch " +
+         train::torch_version() + "; commit " + train::commit() + "; " +
+         train::precision_name(options.settings.precision) +
+         "\n"
+         "ms of a training step: median, least, most over the repetitions. peak GiB: the most that torch's allocator "
+         "held at "
+         "once, weights\nand optimiser included. speed-up: against dotscale, the materialised attention.\n";
+}
+
+std::string table(const std::vector<ClipRow>& rows) {
+  if (rows.empty()) return "";
+  const ClipRow& first = rows.front();
+  std::string text = format("\n%s, batch %ld x %ld\n", first.size.c_str(), first.batch, first.gpus);
+  text += format("  %-16s %10s %10s %10s %9s %9s\n", "", "ms", "least", "most", "peak GiB", "speed-up");
+  std::string reasons;
+  for (const ClipRow& row : rows) {
+    text += format("  %-16s ", row.attn_type.c_str()) + cells(rows, row) + '\n';
+    if (row.status != Status::kMeasured) reasons += "  " + row.attn_type + ": " + reason(row) + '\n';
+  }
+  return text + profiles(rows) + reasons;
+}
+
+nlohmann::ordered_json to_json(const std::vector<ClipRow>& rows, const nlohmann::ordered_json& peer_versions,
+                               const ClipBenchOptions& options, const std::string& command) {
+  nlohmann::ordered_json json = {{"what", "clip"},
+                                 {"commit", train::commit()},
+                                 {"device", device_text(options.device)},
+                                 {"torch", train::torch_version()},
+                                 {"versions", peer_versions},
+                                 {"command", command},
+                                 {"precision", train::precision_name(options.settings.precision)},
+                                 {"rows", nlohmann::ordered_json::array()}};
+  for (const ClipRow& row : rows) json["rows"].push_back(json_row(row));
+  return json;
+}
+
+}  // namespace strobe::bench
