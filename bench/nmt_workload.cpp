@@ -56,17 +56,30 @@ std::vector<int64_t> random_sentence(int64_t length, int64_t vocabulary, std::mt
   return ids;
 }
 
+/// Batches of neighbours.
+std::vector<Indices> in_order(std::size_t sentences, std::size_t batch_size) {
+  std::vector<Indices> batches;
+  for (std::size_t begin = 0; begin < sentences; begin += batch_size) {
+    Indices batch(std::min(batch_size, sentences - begin));
+    std::iota(batch.begin(), batch.end(), static_cast<int64_t>(begin));
+    batches.push_back(std::move(batch));
+  }
+  return batches;
+}
+
 NmtWorkload synthetic_workload(const NmtWorkloadOptions& options) {
-  NmtWorkload workload{"synthetic", options.model, {}, {}};
+  NmtWorkload workload{options.mixed ? "mixed" : "synthetic", options.model, {}, {}};
   std::mt19937_64 engine(options.seed);
   for (const int64_t length : options.lengths) {
     std::vector<nmt::EncodedPair> pairs;
+    std::uniform_int_distribution<int64_t> any_length(2, length);
     for (int64_t i = 0; i < options.batch_size * kSyntheticBatches; ++i) {
-      pairs.push_back({random_sentence(length - 1, options.model.source_vocabulary, engine),
-                       random_sentence(length, options.model.target_vocabulary, engine)});
+      const int64_t tokens = options.mixed ? any_length(engine) : length;
+      pairs.push_back({random_sentence(tokens - 1, options.model.source_vocabulary, engine),
+                       random_sentence(tokens, options.model.target_vocabulary, engine)});
     }
-    const nmt::BatchLimits limits{.sentences = options.batch_size, .max_tokens = 0};
-    workload.train.push_back(make_case(pairs, nmt::sorted_batches(pairs, limits), options));
+    const auto batches = in_order(pairs.size(), static_cast<std::size_t>(options.batch_size));
+    workload.train.push_back(make_case(pairs, batches, options));
     workload.decode.push_back(workload.train.back());
   }
   return workload;

@@ -22,7 +22,7 @@ struct NmtCase {
 };
 
 struct NmtWorkload {
-  std::string data;        // "corpus", "synthetic"
+  std::string data;        // "corpus", "synthetic", "mixed"
   nmt::ModelConfig model;  // with the vocabularies' sizes
   std::vector<NmtCase> train, decode;
 };
@@ -30,6 +30,7 @@ struct NmtWorkload {
 struct NmtWorkloadOptions {
   nmt::ModelConfig model;        // the vocabularies' sizes are for synthetic sentences alone
   std::vector<int64_t> lengths;  // tokens of synthetic sentences, source and target; none: the corpus
+  bool mixed = false;            // synthetic sentences are of 2 to so many tokens, and not sorted by length
   std::filesystem::path data;    // a folder that `nmt prepare` wrote; empty: the built-in corpus
   int64_t batch_size = 128;      // sentences
   int64_t batches = 20;          // of a case, at most

@@ -65,6 +65,8 @@ void add_workload(CLI::App& app, Arguments& a) {
   app.add_option("--data", workload.data, "A folder that `nmt prepare` wrote; the built-in corpus without it");
   app.add_option("--lengths", workload.lengths, "Synthetic sentences of so many target tokens instead of a corpus")
       ->check(CLI::Range(int64_t{2}, int64_t{1000}));
+  app.add_flag("--mixed", workload.mixed, "Of 2 up to so many tokens, in no order: batches with much padding")
+      ->needs("--lengths");
   app.add_option("--batch-size", workload.batch_size, "Sentences")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--batches", workload.batches, "Batches of the corpus that are used, at most")
       ->check(CLI::PositiveNumber)

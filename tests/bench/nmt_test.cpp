@@ -54,6 +54,21 @@ TEST(NmtWorkloadTest, SyntheticSentencesHaveTheLengthAskedFor) {
   EXPECT_EQ(workload.train[1].length, 8.0);
 }
 
+TEST(NmtWorkloadTest, MixedSentencesHaveAllLengthsInNoOrder) {
+  NmtWorkloadOptions options = small_options().workload;
+  options.lengths = {40};
+  options.batch_size = 50;
+  options.mixed = true;
+  const NmtWorkload workload = nmt_workload(options);
+  EXPECT_EQ(workload.data, "mixed");
+  for (const nmt::Batch& batch : workload.train.at(0).batches) {
+    EXPECT_GE(batch.target_lengths.min().item<int32_t>(), 2);
+    EXPECT_GT(batch.target_in.size(1), 30);
+    EXPECT_LE(batch.target_in.size(1), 40);
+    EXPECT_LT(batch.target_tokens, 2 * batch.target_in.numel() / 3);
+  }
+}
+
 TEST(NmtWorkloadTest, TheBuiltInCorpusNeedsNoFolder) {
   NmtWorkloadOptions options;
   options.batches = 2;
