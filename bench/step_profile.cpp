@@ -20,10 +20,11 @@ namespace impl = torch::profiler::impl;
 
 constexpr double kNsPerMs = 1e6;
 
-constexpr std::array<std::string_view, 1> kAttention{"strobe::"};
-constexpr std::array<std::string_view, 8> kMatrix{"aten::mm",           "aten::addmm",        "aten::bmm",
-                                                  "aten::baddbmm",      "aten::matmul",       "convolution",
-                                                  "aten::_addmm_activ", "aten::mkldnn_linear"};
+// The operators, and the node of autograd whose backward calls them.
+constexpr std::array<std::string_view, 3> kAttention{"strobe::attention", "strobe::dotscale", "AttentionFunction"};
+constexpr std::array<std::string_view, 8> kMatrix{"aten::mm",           "aten::addmm",    "aten::bmm",
+                                                  "aten::baddbmm",      "aten::matmul",   "convolution",
+                                                  "aten::_addmm_activ", "mkldnn::_linear"};
 constexpr std::array<std::string_view, 7> kOptimiser{"_fused_adam", "_foreach_",          "_amp_",     "_unscale",
                                                      "isfinite",    "linalg_vector_norm", "nan_to_num"};
 

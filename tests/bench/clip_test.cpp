@@ -116,6 +116,8 @@ TEST(BenchClip, APeerThatCannotStartSaysSoInItsRow) {
 
 TEST(StepProfileTest, FilesOperatorsByWhatTheyBelongTo) {
   EXPECT_EQ(share_of({"strobe::dotscale_forward", "aten::bmm"}), Share::kAttention);
+  EXPECT_EQ(share_of({"CppNode<strobe::ops::AttentionFunction>", "aten::copy_"}), Share::kAttention);
+  EXPECT_EQ(share_of({"CppNode<strobe::nn::LinearFunction>", "aten::mm"}), Share::kMatrix);
   EXPECT_EQ(share_of({"aten::linear", "aten::addmm"}), Share::kMatrix);
   EXPECT_EQ(share_of({"aten::_fused_adamw_"}), Share::kOptimiser);
   EXPECT_EQ(share_of({"aten::_foreach_norm", "aten::mul"}), Share::kOptimiser);
