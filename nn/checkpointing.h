@@ -15,7 +15,8 @@ using Block = std::function<at::Tensor(const at::Tensor&)>;
 /// bit. `parameters` are those that the block uses; what the block refers to must live until the backward.
 ///
 /// Gradients of the parameters are results of this one step of the backward, not of a backward within: they reach their
-/// leaves like all others, so hooks on them (c10d::Reducer's among them) run once, and only when the gradient is there.
+/// leaves like all others, so what hangs on their accumulation (c10d::Reducer) runs once, and only when the gradient is
+/// there. A hook of a parameter itself (register_hook) sees the block's gradient within and the sum, so twice.
 at::Tensor checkpoint(const Block& block, const at::Tensor& x, const std::vector<at::Tensor>& parameters);
 
 }  // namespace strobe::nn

@@ -16,6 +16,11 @@
 namespace strobe::clip {
 namespace {
 
+/// cuDNN's fastest convolutions take channels last; on the CPU batch norm sums such tensors less exactly.
+at::MemoryFormat layout_on(at::Device device) {
+  return device.is_cuda() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
 at::Tensor pooled(const at::Tensor& x, int64_t stride) { return stride > 1 ? at::avg_pool2d(x, {stride, stride}) : x; }
 
 }  // namespace
@@ -23,9 +28,22 @@ at::Tensor pooled(const at::Tensor& x, int64_t stride) { return stride > 1 ? at:
 ConvolutionImpl::ConvolutionImpl(int64_t in_channels, int64_t out_channels, int64_t kernel_size, int64_t stride)
     : stride_(stride), padding_(kernel_size / 2) {
   const double bound = 1.0 / std::sqrt(static_cast<double>(in_channels * kernel_size * kernel_size));
-  weight_ = register_parameter("weight", at::empty({out_channels, in_channels, kernel_size, kernel_size},
-                                                   at::TensorOptions().memory_format(at::MemoryFormat::ChannelsLast))
-                                             .uniform_(-bound, bound));
+  weight_ = register_parameter(
+      "weight", at::empty({out_channels, in_channels, kernel_size, kernel_size}).uniform_(-bound, bound));
+}
+
+void ConvolutionImpl::to(torch::Device device, torch::Dtype dtype, bool non_blocking) {
+  torch::nn::Module::to(device, dtype, non_blocking);
+  lay_out_for(device);
+}
+
+void ConvolutionImpl::to(torch::Device device, bool non_blocking) {
+  torch::nn::Module::to(device, non_blocking);
+  lay_out_for(device);
+}
+
+void ConvolutionImpl::lay_out_for(torch::Device device) {
+  weight_.set_data(weight_.detach().contiguous(layout_on(device)));
 }
 
 at::Tensor ConvolutionImpl::forward(const at::Tensor& x) {
@@ -74,7 +92,7 @@ AttentionPoolImpl::AttentionPoolImpl(const VisionConfig& config, const std::stri
 }
 
 at::Tensor AttentionPoolImpl::forward(const at::Tensor& x) {
-  const at::Tensor places = x.permute({0, 2, 3, 1}).flatten(1, 2);  // [B, g * g, C], no copy: channels are last
+  const at::Tensor places = x.permute({0, 2, 3, 1}).flatten(1, 2);  // [B, g * g, C]; no copy where channels are last
   const at::Tensor tokens =
       at::cat({places.mean(1, /*keepdim=*/true), places}, 1) + positional_embedding_.to(x.scalar_type());
   const at::Tensor attended =
@@ -105,7 +123,7 @@ ModifiedResNetImpl::ModifiedResNetImpl(const VisionConfig& config, const ClipOpt
 }
 
 at::Tensor ModifiedResNetImpl::forward(const at::Tensor& images, double /*mask_ratio*/) {
-  at::Tensor x = images.contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor x = images.contiguous(layout_on(images.device()));
   for (std::size_t i = 0; i < stem_convs_.size(); ++i) {
     x = stem_bns_[i]->forward(stem_convs_[i]->forward(x)).relu_();
   }

@@ -1,6 +1,6 @@
 // CLIP's modified ResNet (Radford et al. 2021, arXiv 2103.00020, section 2.4): three convolutions as the stem, average
-// pooling before every convolution that would stride, attention as the last pooling. Activations and the convolutions'
-// weights lie channels last.
+// pooling before every convolution that would stride, attention as the last pooling. On a GPU activations and the
+// convolutions' weights lie channels last; checkpoints do not show it.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -23,7 +23,13 @@ class ConvolutionImpl : public torch::nn::Module {
   ConvolutionImpl(int64_t in_channels, int64_t out_channels, int64_t kernel_size, int64_t stride = 1);
   at::Tensor forward(const at::Tensor& x);
 
+  using torch::nn::Module::to;
+  void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
+  void to(torch::Device device, bool non_blocking = false) override;
+
  private:
+  void lay_out_for(torch::Device device);
+
   at::Tensor weight_;  // [out, in, k, k]
   int64_t stride_, padding_;
 };

@@ -92,5 +92,24 @@ TEST(Linear, AutocastDecidesTheDtype) {
   EXPECT_EQ(found, at::kBFloat16);
 }
 
+TEST(JointLinearTest, IsEachLayerSideBySide) {
+  Linear first(24, 8), second(24, 16);
+  const at::Tensor x = at::randn({5, 7, 24});
+  const std::vector<at::Tensor> parts = joint_linear(x, {first, second}).split_with_sizes({8, 16}, -1);
+  EXPECT_LE(at::sub(parts[0], first->forward(x)).abs().max().item().toDouble(), 1e-6);
+  EXPECT_LE(at::sub(parts[1], second->forward(x)).abs().max().item().toDouble(), 1e-6);
+}
+
+TEST(JointLinearTest, TakesTheDtypeOfTheAutocastRegion) {
+  Linear first(24, 8), second(24, 8);
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  const at::Tensor out = joint_linear(at::randn({5, 24}), {first, second});
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  at::autocast::clear_cache();
+  EXPECT_EQ(out.scalar_type(), at::kBFloat16);
+  out.sum().backward();
+  EXPECT_EQ(second->weight.grad().scalar_type(), at::kFloat);
+}
+
 }  // namespace
 }  // namespace strobe::nn
