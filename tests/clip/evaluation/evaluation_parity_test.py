@@ -135,9 +135,25 @@ def test_failures(tmp_path, kind):
     for lines in (["{\n"], ["图 not json\n"], [{answers: TEN}], [{query: 1}], [{query: 1, answers: 5}],
                   [{query: 1, answers: TEN[:9]}], [{query: 1, answers: TEN + [11]}], [{query: 1, answers: [1.5] + TEN[1:]}],
                   [{query: 1, answers: TEN[:9] + [None]}], [{query: 1, answers: TEN[:9] + [1e-7]}],
-                  [{query: 1, answers: [3] * 2 + TEN[:8]}], [{query: 2, answers: TEN}], []):
-        assert not evaluate_both(tmp_path, kind, [(1, [2])], [good, *lines] if lines and "{" not in lines else lines)
+                  [{query: 1, answers: [3] * 2 + TEN[:8]}]):
+        assert not evaluate_both(tmp_path, kind, [(1, [2])], [good, *lines])
+    assert not evaluate_both(tmp_path, kind, [(1, [2]), (5, [])], [{query: 5, answers: TEN}])
     assert not evaluate_both(tmp_path, kind, [(1, [2])], tmp_path / "missing.jsonl")
+
+
+def test_where_the_original_stumbles(tmp_path):
+    """Ids that it does not take, lines and files that it fails on with errors of Python's."""
+    truth = write_lines(tmp_path / "truth.jsonl", [{"text_id": "图", "image_ids": ["b"]}])
+    good = {"text_id": "图", "image_ids": ["a", "b", *range(8)]}
+    out = tmp_path / "out.json"
+    done = strobe("evaluation", truth, write_lines(tmp_path / "p.jsonl", [good, "\n"]), out)
+    assert done.returncode == 0 and json.loads(out.read_text())["scoreJson"]["r5"] == 100.0
+    for bad, why in ((write_lines(tmp_path / "q.jsonl", [{**good, "text_id": 1.5}]), "invalid text_id 1.5,"),
+                     (write_lines(tmp_path / "r.jsonl", ["5\n"]), "one line not containing text_id: 5")):
+        done = strobe("evaluation", truth, bad, out)
+        assert done.returncode == 1 and why in done.stderr and why in json.loads(out.read_text())["errorDetail"]
+    done = strobe("evaluation", tmp_path / "missing.jsonl", bad, out)
+    assert done.returncode == 1 and "missing.jsonl" in json.loads(out.read_text())["errorMsg"]
 
 
 def test_transformed_annotations(tmp_path):
