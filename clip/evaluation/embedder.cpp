@@ -20,7 +20,7 @@ at::Tensor of_length_one(const at::Tensor& features) {
 
 Clip load_clip(const std::filesystem::path& checkpoint, const std::string& vision_model, const std::string& text_model,
                const ClipOptions& options) {
-  const ClipCheckpoint file = read_clip_checkpoint(checkpoint);
+  const ClipCheckpoint file = read_clip_weights(checkpoint);
   Towers towers = infer_towers(file.state);
   if (!vision_model.empty()) towers.vision = vision_config(vision_model);
   if (!text_model.empty()) towers.text = text_config(text_model);

@@ -6,6 +6,7 @@
 
 #include "clip/checkpoint/checkpoint.h"
 #include "clip/checkpoint/load.h"
+#include "clip/checkpoint/pretrained.h"
 #include "clip/checkpoint/towers.h"
 #include "clip/text/installed_package.h"
 #include "clip/training/loader_batches.h"
@@ -22,17 +23,10 @@ at::MemoryFormat image_format(const VisionConfig& vision) {
 }
 
 /// The weights of one tower; the file may hold more than those.
-void load_tower(Clip& model, const std::filesystem::path& file, const char* tower, train::Logger& logger) {
-  if (file.empty()) return;
-  const train::Dict state = read_clip_checkpoint(file).state;
-  train::Dict wanted;
-  for (const auto& [key, value] : state) {
-    const std::string& name = std::get<std::string>(key);
-    const bool is_vision = name.starts_with("visual") || name == "logit_scale";
-    if (is_vision == (std::string_view(tower) == "vision")) wanted[key] = value;
-  }
-  const LoadReport report = load_clip_weights(*model, wanted, {.strict = false});
-  const auto loaded = wanted.size() - report.unexpected.size();
+void load_tower(Clip& model, const train::Dict& weights, const char* tower, const std::filesystem::path& file,
+                train::Logger& logger) {
+  const LoadReport report = load_clip_weights(*model, weights, {.strict = false});
+  const auto loaded = weights.size() - report.unexpected.size();
   logger.info(fmt::format("Loaded {} tensors of the {} tower from {}", loaded, tower, file.string()));
   if (loaded == 0) throw Error(fmt::format("{}: holds no weights of a {} tower", file.string(), tower));
 }
@@ -53,8 +47,9 @@ Clip build_model(const TrainingOptions& options, at::Device device, const std::s
   const VisionConfig& vision = vision_config(options.vision_model);
   Clip model(vision, text_config(options.text_model),
              ClipOptions{.attn_type = options.attn_type, .grad_checkpointing = options.grad_checkpointing});
-  load_tower(model, options.clip_weight_path, "vision", logger);
-  load_tower(model, options.bert_weight_path, "text", logger);
+  const std::filesystem::path &clip = options.clip_weight_path, &bert = options.bert_weight_path;
+  if (!clip.empty()) load_tower(model, read_openai_weights(clip), "vision", clip, logger);
+  if (!bert.empty()) load_tower(model, read_bert_weights(bert), "text", bert, logger);
   model->to(device);
   if (options.grad_checkpointing) logger.info("Grad-checkpointing activated.");
   if (options.attn_type != "dotscale") logger.info(fmt::format("Using FlashAttention ({}).", options.attn_type));
@@ -80,7 +75,7 @@ Clip build_model(const TrainingOptions& options, at::Device device, const std::s
 
 Clip build_teacher(const TrainingOptions& options, at::Device device, train::Logger& logger) {
   if (!options.distillation) return nullptr;
-  const train::Dict state = read_clip_checkpoint(options.teacher_model_name).state;
+  const train::Dict state = read_clip_weights(options.teacher_model_name).state;
   const Towers towers = infer_towers(state);
   const int64_t resolution = vision_config(options.vision_model).image_resolution;
   if (towers.vision.image_resolution != resolution) {

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "clip/checkpoint/load.h"
-#include "clip/checkpoint/towers.h"
 #include "clip/checkpoint/optimizer_state.h"
 #include "clip/checkpoint/towers.h"
 #include "train/checkpoint.h"
@@ -50,7 +49,8 @@ int64_t ClipFiles::batches_per_update() const { return options_.accum_freq * tra
 
 RunState ClipFiles::resume(train::Updater& updater) {
   logger_.info(fmt::format("=> begin to load checkpoint '{}'", trainer_.resume.string()));
-  const ClipCheckpoint checkpoint = read_clip_checkpoint(trainer_.resume);
+  const ClipCheckpoint checkpoint =
+      options_.reset_optimizer ? read_clip_weights(trainer_.resume) : read_clip_checkpoint(trainer_.resume);
   check_towers(checkpoint.state, vision_config(options_.vision_model), text_config(options_.text_model));
   load_clip_weights(task_.model(), checkpoint.state);
   const train::Value* saved = checkpoint.extra.find(kTrainer);
