@@ -3,7 +3,7 @@
 STROBE_CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 0)
 PRESET := $(if $(filter 1,$(STROBE_CUDA)),cuda,cpu)
 
-.PHONY: all setup demo test asan format clean help
+.PHONY: all setup demo demo-clip test asan format clean help
 
 all: setup  ## build the program: build/strobe
 	scripts/build.sh $(PRESET) strobe strobe_ops
@@ -13,6 +13,9 @@ setup:  ## install what is missing: system packages, libtorch into .venv
 
 demo: all  ## train the three attention types on the built-in corpus and compare them
 	scripts/demo.sh
+
+demo-clip: all  ## train a small Chinese-CLIP on emoji and answer Chinese queries with pictures
+	scripts/demo_clip.sh
 
 test:  ## install the test oracles too, build, run every test
 	scripts/test.sh $(PRESET)
@@ -28,4 +31,4 @@ clean:  ## remove the builds, keep the environments and downloads
 	rm -rf build build-*
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
