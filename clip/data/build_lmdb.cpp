@@ -2,110 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
-#include <fstream>
-#include <iterator>
-#include <map>
-#include <memory>
-#include <nlohmann/json.hpp>
-#include <unordered_map>
+#include <string_view>
 
 #include "clip/data/base64.h"
-#include "clip/data/csv.h"
 #include "clip/data/dataset.h"
-#include "clip/data/lines.h"
-#include "clip/data/lmdb.h"
 #include "clip/data/pair_record.h"
-#include "train/progress.h"
+#include "clip/data/split_folder.h"
 
 namespace strobe::clip {
 namespace {
 
+using namespace internal;
 namespace fs = std::filesystem;
-
-constexpr int kMaxWarnings = 10;  // of a kind
-
-/// Passes on the first warnings of each kind.
-class Warnings {
- public:
-  explicit Warnings(OnWarning on_warning) : on_warning_(std::move(on_warning)) {}
-
-  void add(const char* kind, const fs::path& file, int64_t line, const std::string& what) {
-    if (++counts_[kind] <= kMaxWarnings && on_warning_) {
-      on_warning_(fmt::format("{}, line {}: {}", file.string(), line, what));
-    }
-  }
-
- private:
-  OnWarning on_warning_;
-  std::map<std::string, int> counts_;
-};
-
-/// "train images: 12000, 3456/s, 0:42 left".
-class Progress {
- public:
-  explicit Progress(std::string what) : what_(std::move(what)) {}
-
-  void show(int64_t count, int64_t bytes, int64_t total_bytes) {
-    if (!line_.due()) return;
-    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-    if (seconds <= 0 || bytes <= 0) return;
-    const double left =
-        seconds * static_cast<double>(std::max<int64_t>(total_bytes - bytes, 0)) / static_cast<double>(bytes);
-    line_.show(fmt::format("{}: {}, {:.0f}/s, {} left", what_, count, static_cast<double>(count) / seconds,
-                           train::format_duration(left)));
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  std::string what_;
-  Clock::time_point start_ = Clock::now();
-  train::ProgressLine line_;
-};
-
-/// A split's folder while its databases are made beside the old ones.
-class SplitFolder {
- public:
-  explicit SplitFolder(const fs::path& folder) : folder_(folder) {
-    fs::create_directories(folder);
-    for (const char* name : {"imgs", "pairs"}) fs::remove_all(part(name, ".building"));  // of an interrupted build
-    images_ = std::make_unique<LmdbWriter>(part("imgs", ".building"));
-    pairs_ = std::make_unique<LmdbWriter>(part("pairs", ".building"));
-  }
-  ~SplitFolder() {
-    images_.reset();
-    pairs_.reset();
-    std::error_code ignored;
-    for (const char* name : {"imgs", "pairs"}) fs::remove_all(part(name, ".building"), ignored);
-  }
-  SplitFolder(const SplitFolder&) = delete;
-  SplitFolder& operator=(const SplitFolder&) = delete;
-
-  LmdbWriter& images() { return *images_; }
-  LmdbWriter& pairs() { return *pairs_; }
-
-  void finish(const BuildReport& report) {
-    images_->put("num_images", std::to_string(report.images));
-    pairs_->put("num_samples", std::to_string(report.pairs));
-    for (auto* writer : {&images_, &pairs_}) {
-      (*writer)->finish();
-      writer->reset();
-    }
-    for (const char* name : {"imgs", "pairs"}) {
-      fs::remove_all(part(name, ".old"));
-      if (fs::exists(part(name, ""))) fs::rename(part(name, ""), part(name, ".old"));
-      fs::rename(part(name, ".building"), part(name, ""));
-      fs::remove_all(part(name, ".old"));
-    }
-  }
-
- private:
-  fs::path part(const char* name, const char* suffix) const { return folder_ / (std::string(name) + suffix); }
-
-  fs::path folder_;
-  std::unique_ptr<LmdbWriter> images_, pairs_;
-};
 
 std::string fail_text(const LineReader& lines, const std::string& what) {
   return fmt::format("{}, line {}: {}", lines.file().string(), lines.number(), what);
@@ -160,45 +68,6 @@ void read_pairs(const fs::path& file, const std::string& split, SplitFolder& fol
   }
 }
 
-std::string read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::string bytes((std::istreambuf_iterator<char>(in)), {});
-  if (!in || !fs::is_regular_file(file)) return "";
-  return bytes;
-}
-
-std::size_t column_of(const std::vector<std::string>& header, const std::string& name, const CsvOptions& options) {
-  const auto found = std::find(header.begin(), header.end(), name);
-  if (found == header.end()) {
-    std::string names;
-    for (const std::string& field : header) names += (names.empty() ? "" : "\", \"") + field;
-    throw DataError(
-        fmt::format("{}: expected a column \"{}\" in the first row, found \"{}\"", options.csv.string(), name, names));
-  }
-  return static_cast<std::size_t>(found - header.begin());
-}
-
-std::string text_line(int64_t text_id, const std::string& text, int64_t image_id) {
-  return nlohmann::json({{"text_id", text_id}, {"text", text}, {"image_ids", {image_id}}}).dump();
-}
-
-bool is_utf8(const std::string& text) {
-  const nlohmann::json json(text);
-  try {
-    json.dump();  // the one check that the library offers
-    return true;
-  } catch (const nlohmann::json::type_error&) {
-    return false;
-  }
-}
-
-/// A new text file beside the databases.
-std::ofstream create(const fs::path& file) {
-  std::ofstream out(file, std::ios::binary);
-  if (!out) throw DataError(fmt::format("{}: the file cannot be written", file.string()));
-  return out;
-}
-
 }  // namespace
 
 BuildReport build_lmdb(const fs::path& data_dir, const std::string& split, const fs::path& lmdb_dir,
@@ -210,54 +79,6 @@ BuildReport build_lmdb(const fs::path& data_dir, const std::string& split, const
   SplitFolder folder(lmdb_dir / split);
   read_images(images, split, folder.images(), report, warnings);
   read_pairs(texts, split, folder, report, warnings);
-  folder.finish(report);
-  return report;
-}
-
-BuildReport build_lmdb_from_csv(const CsvOptions& options, const std::string& split, const fs::path& lmdb_dir,
-                                const OnWarning& on_warning) {
-  CsvReader csv(options.csv, options.separator);
-  std::vector<std::string> fields;
-  if (!csv.next(fields)) throw DataError(fmt::format("{}: the file is empty", options.csv.string()));
-  const std::size_t columns = fields.size();
-  const std::size_t image_column = column_of(fields, options.image_column, options);
-  const std::size_t text_column = column_of(fields, options.text_column, options);
-
-  Warnings warnings(on_warning);
-  BuildReport report;
-  const fs::path out = lmdb_dir / split;
-  SplitFolder folder(out);
-  std::ofstream image_list = create(out / "images.tsv"), text_list = create(out / "texts.jsonl");
-  std::unordered_map<std::string, int64_t> ids;  // of the images, by path
-  Progress progress(split + " pairs");
-  const auto file_bytes = static_cast<int64_t>(fs::file_size(options.csv));
-  for (int64_t text_id = 0; csv.next(fields); ++text_id) {
-    if (fields.size() != columns) {
-      throw DataError(fmt::format("{}, line {}: expected {} columns, found {}", options.csv.string(), csv.line(),
-                                  columns, fields.size()));
-    }
-    const std::string& path = fields[image_column];
-    auto known = ids.find(path);
-    if (known == ids.end()) {
-      const std::string bytes = read_file(options.image_dir / path);
-      if (bytes.empty()) {
-        ++report.rows_left_out;
-        warnings.add("image", options.csv, csv.line(), fmt::format("the image \"{}\" cannot be read", path));
-        continue;
-      }
-      known = ids.emplace(path, report.images++).first;
-      folder.images().put(std::to_string(known->second), encode_base64(bytes));
-      image_list << known->second << '\t' << path << '\n';
-    }
-    const std::string& text = fields[text_column];
-    if (!is_utf8(text)) {
-      throw DataError(fmt::format("{}, line {}: the text is not UTF-8", options.csv.string(), csv.line()));
-    }
-    folder.pairs().put(std::to_string(report.pairs++), write_pair({known->second, text_id, text}));
-    text_list << text_line(text_id, text, known->second) << '\n';
-    progress.show(report.pairs, csv.bytes_read(), file_bytes);
-  }
-  if (!image_list.flush() || !text_list.flush()) throw DataError(fmt::format("{}: writing failed", out.string()));
   folder.finish(report);
   return report;
 }

@@ -27,13 +27,10 @@ std::vector<int32_t> fixed_point(const std::vector<double>& weights) {
   return fixed;
 }
 
-// The loops below are all the time that resizing takes; the machine's widest vectors are chosen when the program
-// starts.
-#define STROBE_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-
-/// out[i] = sum over k of weights[k] * rows[k * stride + i], rounded and clipped.
-STROBE_VECTOR_CLONES void weigh_rows(const uint8_t* rows, std::size_t stride, const int32_t* weights, int count,
-                                     int32_t* sums, uint8_t* out, int size) {
+/// out[i] = sum over k of weights[k] * rows[k * stride + i], rounded and clipped. All the time that resizing takes is
+/// spent here, so the machine's widest vectors are chosen when the program starts.
+__attribute__((target_clones("arch=x86-64-v4", "avx2", "default"))) void weigh_rows(
+    const uint8_t* rows, std::size_t stride, const int32_t* weights, int count, int32_t* sums, uint8_t* out, int size) {
   for (int i = 0; i < size; ++i) sums[i] = 1 << (kWeightBits - 1);
   int k = 0;
   for (; k + 4 <= count; k += 4) {

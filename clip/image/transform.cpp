@@ -1,7 +1,6 @@
 #include "clip/image/transform.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -16,8 +15,11 @@ constexpr std::array<float, 3> kStd = {0.26862954f, 0.26130258f, 0.27577711f};
 
 void copy_out(const Image& image, uint8_t* out) { std::memcpy(out, image.pixels.data(), image.pixels.size()); }
 
-at::Tensor channel_constants(at::ArrayRef<float> values, const at::Tensor& like) {
-  return at::tensor(values, at::dtype(at::kFloat)).to(like.device()).view({1, -1, 1, 1});
+/// [1, 3, 1, 1] beside the images, filled there: a copy from the host would wait for all that the device has to do.
+at::Tensor of_channels(const std::array<float, 3>& values, const at::Tensor& like) {
+  const at::Tensor out = at::empty({1, 3, 1, 1}, like.options().memory_format(at::MemoryFormat::Contiguous));
+  for (int64_t c = 0; c < 3; ++c) out.select(1, c).fill_(values[static_cast<std::size_t>(c)]);
+  return out;
 }
 
 }  // namespace
@@ -43,8 +45,8 @@ at::Tensor normalize_images(const at::Tensor& images, at::MemoryFormat format) {
   at::Tensor out = at::empty(pixels.sizes(), pixels.options().dtype(at::kFloat).memory_format(format));
   out.copy_(pixels);
   // A tensor, since dividing by a number is a multiplication by its inverse on CUDA, which rounds differently.
-  out.div_(channel_constants({255.0f}, out));
-  return out.sub_(channel_constants(kMean, out)).div_(channel_constants(kStd, out));
+  out.div_(of_channels({255.0f, 255.0f, 255.0f}, out));
+  return out.sub_(of_channels(kMean, out)).div_(of_channels(kStd, out));
 }
 
 }  // namespace strobe::clip
