@@ -26,9 +26,10 @@ class Group {
  public:
   Group(CLI::App& command, std::string name) : command_(command), name_(std::move(name)) {}
 
+  /// Of an option that is given twice the last counts, as in the original.
   template <typename T>
   CLI::Option* option(const char* names, T& value, const char* help) {
-    return command_.add_option(names, value, help)->group(name_);
+    return command_.add_option(names, value, help)->group(name_)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
   template <typename T>
   CLI::Option* value(const char* names, T& value, const char* help) {

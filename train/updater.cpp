@@ -54,7 +54,7 @@ Tally Updater::accumulate(int64_t begin, int64_t end) {
     task_.begin_update(own);
   });
   own.resize(static_cast<std::size_t>((end - begin + size - 1) / size), kNone);
-  for (const int64_t batch : own) backward(forward(batch, tally), &batch == &own.back(), tally);
+  for (std::size_t i = 0; i < own.size(); ++i) backward(forward(own[i], tally), i + 1 == own.size(), tally);
   return tally;
 }
 
