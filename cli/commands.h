@@ -23,6 +23,7 @@ void add_clip_extract_features(CLI::App& parent);
 void add_clip_make_topk(CLI::App& parent);  // make-topk, make-topk-tr
 void add_clip_picture_sheet(CLI::App& parent);
 void add_clip_similarity(CLI::App& parent);
+void add_clip_train(CLI::App& parent);
 void add_clip_transform_ir_annotation_to_tr(CLI::App& parent);
 void add_clip_zeroshot(CLI::App& parent);
 void add_bench_attention(CLI::App& parent);

@@ -73,6 +73,7 @@ int run(int argc, char** argv) {
   add_clip_make_topk(*clip);
   add_clip_picture_sheet(*clip);
   add_clip_similarity(*clip);
+  add_clip_train(*clip);
   add_clip_transform_ir_annotation_to_tr(*clip);
   add_clip_zeroshot(*clip);
   CLI::App* bench = app.add_subcommand("bench", "Measure against what a user would otherwise pick");
