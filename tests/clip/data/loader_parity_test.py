@@ -78,11 +78,14 @@ def folders(tmp_path_factory):
     return out
 
 
-def load(folder, **changes):
+def load_all(folder, *changes):
     request = {"op": "load_pairs", "folder": str(folder), "resolution": SIDE, "workers": 2, "ahead": 2, "batch": 4, "rank": 0,
                "world": 1, "seed": 123, "epoch": 0, "start": 0, "augment": False, "limit": -1}
-    answer, = ask({**request, **changes})
-    return answer.get("value", answer)
+    return [answer.get("value", answer) for answer in ask(*({**request, **change} for change in changes))]
+
+
+def load(folder, **changes):
+    return load_all(folder, changes)[0]
 
 
 def unpack(text, dtype, shape):
@@ -115,16 +118,16 @@ def test_batches_equal_the_original(folders):
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("name", ["whole", "broken"])
 def test_the_same_for_any_threads(folders, name, augment):
-    expected = load(folders[name], workers=1, ahead=1, augment=augment)
+    threads = [(1, 1), (2, 2), (5, 3), (3, 20)]
+    expected, *others = load_all(folders[name], *({"workers": w, "ahead": a, "augment": augment} for w, a in threads))
     assert len(expected["batches"]) == 6
-    for workers, ahead in ((2, 2), (5, 3), (3, 20)):
-        assert load(folders[name], workers=workers, ahead=ahead, augment=augment) == expected
+    assert all(other == expected for other in others)
     # From the middle of an epoch, and abandoned in it.
-    for start, limit in ((4, -1), (2, 2), (0, 0), (0, 1), (6, -1)):
-        part = load(folders[name], start=start, limit=limit, augment=augment)["batches"]
-        assert part == expected["batches"][start:][:None if limit < 0 else limit]
-    other = load(folders[name], epoch=1, augment=augment)
-    assert other["batches"] != expected["batches"]
+    parts = [(4, -1), (2, 2), (0, 0), (0, 1), (6, -1)]
+    found = load_all(folders[name], *({"start": start, "limit": limit, "augment": augment} for start, limit in parts))
+    for (start, limit), part in zip(parts, found):
+        assert part["batches"] == expected["batches"][start:][:None if limit < 0 else limit]
+    assert load(folders[name], epoch=1, augment=augment)["batches"] != expected["batches"]
 
 
 def test_augmentation_depends_on_the_epoch(folders):
