@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 
 #include "bench/machine.h"
@@ -147,10 +148,11 @@ std::string memory_table(const std::vector<AttentionRow>& rows) {
 
 std::optional<double> memory_growth(const std::vector<AttentionRow>& rows, const std::string& backend) {
   const auto found = peaks(rows, backend);
-  if (found.size() < 2 || !(found.begin()->second > 0)) return std::nullopt;
-  const auto& [shortest, least] = *found.begin();
+  if (found.size() < 2) return std::nullopt;
   const auto& [longest, most] = *found.rbegin();
-  return std::log(most / least) / std::log(static_cast<double>(longest) / static_cast<double>(shortest));
+  const auto& [before, less] = *std::next(found.rbegin());
+  if (!(less > 0)) return std::nullopt;
+  return std::log(most / less) / std::log(static_cast<double>(longest) / static_cast<double>(before));
 }
 
 nlohmann::ordered_json to_json(const std::vector<AttentionRow>& rows, const Ceilings& ceilings,

@@ -26,7 +26,7 @@ Shares shares(const AttentionRow& row, const Ceilings& ceilings);
 std::string table(const std::vector<AttentionRow>& rows, const Ceilings& ceilings);
 
 /// Peak memory of forward and backward by length, a line a length and a column a backend, and how it grows: the e of
-/// length^e between the first and the last length that fitted, 1 where memory is linear in the length.
+/// length^e between the last two lengths that fitted, 1 where memory is linear in the length.
 std::string memory_table(const std::vector<AttentionRow>& rows);
 
 /// That e, for the backend's rows; nothing where fewer than two lengths were measured.
