@@ -107,25 +107,30 @@ bool ClipFiles::is_epoch_due(const RunState& state, int64_t epoch) const {
 
 void ClipFiles::save(RunState& state, Occasion occasion, const train::Updater& updater) {
   if (!options_.writes_files()) return;
-  const auto epoch = [&] { return state.batch == 0 ? state.epoch - 1 : state.epoch; };
+  const int64_t epoch = state.batch == 0 ? state.epoch - 1 : state.epoch;
+  const bool is_step_due = train::is_save_due(trainer_, state) && saved_step_ != state.update;
+  std::vector<std::string> names;
+  if (is_step_due) names.push_back(fmt::format("epoch_{}_{}.pt", epoch, state.update));
   switch (occasion) {
     case Occasion::kBest:
     case Occasion::kBeforeValidation:
       return;  // the original writes nothing then, and such a file may take minutes
     case Occasion::kAfterValidation:
-      if (!train::is_save_due(trainer_, state)) return;
-      [[fallthrough]];
     case Occasion::kUpdates:
-      return write(state, state.epoch, fmt::format("epoch_{}_{}.pt", state.epoch, state.update), updater);
+      if (!is_step_due) return;
+      break;
     case Occasion::kEpoch:
-      return write(state, epoch(), is_epoch_due(state, epoch()) ? fmt::format("epoch{}.pt", epoch()) : "", updater);
+      if (is_epoch_due(state, epoch)) names.push_back(fmt::format("epoch{}.pt", epoch));
+      break;
     case Occasion::kSignal:
-      return write(state, epoch(), "", updater);
+      break;
   }
+  if (is_step_due) saved_step_ = state.update;
+  write(state, epoch, names, updater);
 }
 
-/// `name`, unless empty, and epoch_latest.pt.
-void ClipFiles::write(const RunState& state, int64_t epoch, const std::string& name,
+/// One content under all names and as epoch_latest.pt.
+void ClipFiles::write(const RunState& state, int64_t epoch, const std::vector<std::string>& names,
                       const train::Updater& updater) const {
   using Clock = std::chrono::steady_clock;
   train::Dict trainer = train::trainer_dict(state, trainer_, updater);
@@ -145,12 +150,13 @@ void ClipFiles::write(const RunState& state, int64_t epoch, const std::string& n
                              epoch, state.update, seconds));
     begin = Clock::now();
   };
-  const fs::path file = options_.checkpoints() / (name.empty() ? kLatest : name);
-  write_clip_checkpoint(file, content);
-  log(file);
-  if (name.empty()) return;
-  if (!link_as(file, last())) write_clip_checkpoint(last(), content);
-  log(last());
+  std::vector<fs::path> files;
+  for (const std::string& name : names) files.push_back(options_.checkpoints() / name);
+  files.push_back(last());
+  for (const fs::path& file : files) {
+    if (file == files.front() || !link_as(files.front(), file)) write_clip_checkpoint(file, content);
+    log(file);
+  }
 }
 
 }  // namespace strobe::clip

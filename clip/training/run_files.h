@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "clip/checkpoint/checkpoint.h"
 #include "clip/training/options.h"
@@ -29,7 +30,8 @@ class ClipFiles : public train::RunFiles {
  private:
   train::RunState position(const ClipCheckpoint& checkpoint) const;
   train::RunState rescaled(train::RunState state, const train::Dict& trainer) const;
-  void write(const train::RunState& state, int64_t epoch, const std::string& name, const train::Updater& updater) const;
+  void write(const train::RunState& state, int64_t epoch, const std::vector<std::string>& names,
+             const train::Updater& updater) const;
   bool is_epoch_due(const train::RunState& state, int64_t epoch) const;
   int64_t batches_per_update() const;
 
@@ -37,6 +39,7 @@ class ClipFiles : public train::RunFiles {
   const train::TrainerOptions& trainer_;
   ClipTask& task_;
   train::Logger& logger_;
+  int64_t saved_step_ = 0;  // the last that has a file of its own
 };
 
 }  // namespace strobe::clip
