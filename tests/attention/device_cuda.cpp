@@ -35,7 +35,7 @@ void for_each_setting_of_path(const AttentionCase& c, const std::function<void(c
   if (path == cuda::Path::kSm75 && (c.dtype != DType::kFloat16 || c.head_dim > 128)) return;
   if (c.head_dim <= 128) body({Algorithm::kFlashAttn, false, name + " flash_attn"});
   body({Algorithm::kImpFlashAttn, true, name + " imp_flash_attn deterministic"});
-  body({Algorithm::kImpFlashAttn, false, name + " imp_flash_attn"});
+  if (!kEmulated || path == cuda::Path::kSm75) body({Algorithm::kImpFlashAttn, false, name + " imp_flash_attn"});
   if (path == cuda::Path::kSm75) return;  // has no short-sequence kernels
   ASSERT_EQ(setenv("STROBE_CUDA_FAMILY", "general", 1), 0);
   body({Algorithm::kImpFlashAttn, true, name + " imp_flash_attn general deterministic"});

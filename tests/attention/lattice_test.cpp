@@ -215,7 +215,7 @@ AttentionCase random_case(std::mt19937& random) {
 
 TEST(Lattice, RandomCombinations) {
   std::mt19937 random(20231117);
-  for (int i = 0; i < (kEmulated ? 15 : 150); ++i) check_case(random_case(random));
+  for (int i = 0; i < (kEmulated ? 10 : 150); ++i) check_case(random_case(random));
 }
 
 }  // namespace

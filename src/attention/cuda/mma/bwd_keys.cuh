@@ -2,6 +2,8 @@
 // dK and dV, all in registers.
 #pragma once
 
+#include <algorithm>
+
 #include "src/attention/cuda/common/dropout.cuh"
 #include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/mma/arch.cuh"
@@ -14,11 +16,10 @@ class BwdKeys {
  protected:
   static constexpr int kKeyTiles = kTile.key_tiles, kWarpKeys = kKeyTiles * 16, kKeys = kTile.keys();
   // Rows whose scores are in registers at once.
-  static constexpr int kStrip = kTile.rows < 32 || ((kHeadDim > 96 || kKeyTiles > 1) && kDropout) ? 16 : 32;
+  static constexpr int kStrip = std::min(kTile.rows, kDropout ? kTile.dropout_strip : 32);
   using Layout = TileLayout<kHeadDim>;
   static constexpr int kKeyBytes = Layout::bytes(kKeys);
-  // Whether the fragments of K and V stay in registers; else they are read again for every strip.
-  static constexpr bool kKeepsFragments = Arch::bwd_keeps_keys(kHeadDim) && kKeyTiles == 1;
+  static constexpr bool kKeepsFragments = kTile.keeps_keys;
   static constexpr int kKeptFragments = kKeepsFragments ? kHeadDim / 16 : 1;
   using KeyFragments = uint32_t[kKeyTiles][4];
   using Scores = float[kKeyTiles][kStrip / 8][4];      // of S^T and its kin

@@ -13,7 +13,8 @@ namespace strobe::cuda {
 enum class KvPass {
   kKeysValues,
   kKeysValuesQueries,         // dQ too, its parts added to fp32 sums in memory, in any order
-  kKeysValuesQueriesInOrder,  // dQ too, added to by one block a head, tile by tile of the keys
+  kKeysValuesQueriesInOrder,  // dQ too, by one block a head, tile by tile of the keys: always the same thread adds to
+                              // an element, and what a thread adds to an address keeps its order
   kKeys,
   kValues,
 };
@@ -222,15 +223,6 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     }
   }
 
-  static __device__ void add_pair(float* to, float x, float y) {
-    if constexpr (kInOrder) {  // the same thread of the same block for every tile of keys
-      auto& pair = *reinterpret_cast<float2*>(to);
-      pair = {pair.x + x, pair.y + y};
-    } else {
-      add_pair_to_global(to, x, y);
-    }
-  }
-
   /// dS K of the tile, added to the sums in memory. The warps are spread over the tile's rows and then its columns.
   template <bool kFinitePart>
   __device__ void add_grad_queries(int head, int row, int first) const {
@@ -289,8 +281,8 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
         for (int r = 0; r < 2; ++r) {
           if (i + r * 8 >= s.end_q) continue;
           float* to = grad_q + static_cast<int64_t>(i + r * 8) * kHeadDim + column + accumulator_column(lane());
-          add_pair(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
-          add_pair(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
+          add_pair_to_global(to, sums[m][t][0][2 * r], sums[m][t][0][2 * r + 1]);
+          add_pair_to_global(to + 8, sums[m][t][1][2 * r], sums[m][t][1][2 * r + 1]);
         }
       }
     }

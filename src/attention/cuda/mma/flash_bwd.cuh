@@ -1,7 +1,6 @@
 // FlashAttention backward as published (Dao et al. 2022, arXiv 2205.14135, Algorithm 4): a block has one key/value
 // head. The outer loop goes over blocks of keys, whose dK and dV stay in registers, the inner one over the query tiles
-// that see them; dQ is read, added to and written in fp32 at each step, always by the same thread, so its order is
-// fixed.
+// that see them; dQ is added to in fp32 in memory at each step, always by the same thread, so its order is fixed.
 #pragma once
 
 #include "src/attention/cuda/mma/bwd_passes.cuh"

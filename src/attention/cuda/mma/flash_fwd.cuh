@@ -159,7 +159,7 @@ class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim
   /// Scores become probabilities relative to the new maximum, O the sum over the keys before, relative to it too.
   __device__ void exponentiate(Scores& scores) {
     const float to_exponent = call_.softmax_scale * kLog2E;
-    float maximum[kRowTiles][2], sums[kRowTiles][2];
+    float maximum[kRowTiles][2];
     this->row_maxima(maximum, scores);
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
@@ -172,12 +172,7 @@ class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim
         maximum_[m][r] = now;
       }
     }
-    this->to_probabilities(sums, scores, to_exponent);
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) sum_[m][r] += sums[m][r];
-    }
+    this->to_probabilities(scores, to_exponent);
   }
 
   __device__ void normalise() {

@@ -111,24 +111,25 @@ class FwdRows {
     }
   }
 
-  /// Scores to probabilities relative to maximum_; their sums, of this lane's columns.
-  __device__ void to_probabilities(float (&sums)[kRowTiles][2], Scores& scores, float to_exponent) const {
+  /// Scores to probabilities relative to maximum_; adds those of this lane's columns to sum_.
+  __device__ void to_probabilities(Scores& scores, float to_exponent) {
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         // No key seen so far: exp2(-inf - 0) = 0 instead of exp2(-inf + inf).
         const float shift = maximum_[m][r] == -INFINITY ? 0.0f : -maximum_[m][r] * to_exponent;
-        sums[m][r] = 0.0f;
+        float sum = 0.0f;
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
             float& x = scores[m][n][2 * r + c];
             x = exp2_approx(fmaf(x, to_exponent, shift));
-            sums[m][r] += x;
+            sum += x;
           }
         }
+        sum_[m][r] += sum;
       }
     }
   }

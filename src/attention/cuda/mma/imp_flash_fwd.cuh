@@ -34,13 +34,11 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
   __device__ ImpFlashFwd(const FwdCall& call, unsigned char* shared) : Base(call, shared) {}
 
   __device__ void compute(const Sequence& s, int first, const Range& keys) {
-    const RowSource q = this->query_source(s);
-    const RowSource k = this->key_source(call_.k, s, keys), v = this->key_source(call_.v, s, keys);
     typename Base::QueryCopy q_copy;
     typename Base::KeyCopy k_copy, v_copy;
-    const auto load = [&](int stage, int key) {
-      k_copy.start(k_tile(stage), k, key, thread());
-      v_copy.start(v_tile(stage), v, key, thread());
+    const auto load = [&](int stage, int key) {  // whose sources are made anew: registers are few
+      k_copy.start(k_tile(stage), this->key_source(call_.k, s, keys), key, thread());
+      v_copy.start(v_tile(stage), this->key_source(call_.v, s, keys), key, thread());
     };
     const auto arrive = [&] {
       k_copy.finish(thread());
@@ -48,7 +46,7 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
       Arch::wait();
       __syncthreads();  // the stage has arrived, and nobody reads the other one any more
     };
-    q_copy.start(shared_address_, q, first, thread());
+    q_copy.start(shared_address_, this->query_source(s), first, thread());
     q_copy.finish(thread());
     int key = keys.begin / kKeys * kKeys;
     load(0, key);
@@ -93,13 +91,7 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
       for (int r = 0; r < 2; ++r) behind |= (maximum[m][r] - maximum_[m][r]) * to_exponent > kMaximumLag;
     }
     if (__any_sync(0xFFFFFFFFu, behind)) rescale(maximum, to_exponent);
-    float sums[kRowTiles][2];
-    this->to_probabilities(sums, scores, to_exponent);
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) sum_[m][r] += sums[m][r];
-    }
+    this->to_probabilities(scores, to_exponent);
   }
 
   __device__ void rescale(const float (&maximum)[kRowTiles][2], float to_exponent) {

@@ -17,6 +17,8 @@ struct FwdTile {
 /// The tile of the backward's pass over keys: key_tiles x 16 keys a warp, `rows` queries at a time in two buffers.
 struct BwdKvTile {
   int warps, key_tiles, rows;
+  int dropout_strip = 32;   // of these, whose scores are in registers at once: so many with dropout, else 32
+  bool keeps_keys = false;  // fragments of K and V in registers; else read again for every strip of queries
 
   constexpr int keys() const { return warps * key_tiles * 16; }
   constexpr bool operator==(const BwdKvTile&) const = default;

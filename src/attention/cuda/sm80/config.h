@@ -29,23 +29,21 @@ struct Sm80Config {
   // leave the registers. A head dim of 256 leaves them for one of dK and dV, and shared memory for few queries.
   // `large`: for devices with kLargeSharedMemory.
   static constexpr BwdKvTile bwd_kv_tile(int head_dim, bool large) {
-    if (head_dim <= 32) return {8, 1, 64};
-    if (head_dim <= 64) return {4, 2, 64};
+    if (head_dim <= 32) return {8, 1, 64, 32, true};
+    if (head_dim <= 64) return {4, 2, 64, 16};
     if (head_dim <= 80) return {8, 1, 64};
     if (head_dim <= 96) return {8, 1, large ? 64 : 32};
-    if (head_dim <= 128) return large ? BwdKvTile{8, 1, 64} : BwdKvTile{4, 1, 32};
+    if (head_dim <= 128) return large ? BwdKvTile{8, 1, 64, 16} : BwdKvTile{4, 1, 32, 16};
     return {4, 1, 16};
   }
 
   /// For flash_attn, whose loop over the key tiles takes registers too.
   static constexpr BwdKvTile flash_bwd_tile(int head_dim) {
-    if (head_dim <= 80) return {8, 1, 64};
-    return head_dim <= 96 ? BwdKvTile{8, 1, 32} : BwdKvTile{4, 1, 32};
+    if (head_dim <= 80) return {8, 1, 64, 16};
+    return head_dim <= 96 ? BwdKvTile{8, 1, 32, 16} : BwdKvTile{4, 1, 32, 16};
   }
 
-  /// Whether the pass over keys has registers for the fragments of 16 keys of K and V.
-  static constexpr bool bwd_keeps_keys(int head_dim) { return head_dim <= 64; }
-  /// Whether it has registers for dQ too.
+  /// Whether the pass over keys has registers for dQ too.
   static constexpr bool bwd_sums_queries(int head_dim) { return head_dim <= 128; }
 
   static constexpr BwdQTile bwd_q_tile(int head_dim) {
