@@ -11,7 +11,10 @@
 
 #include "clip/checkpoint/hugging_face.h"
 #include "clip/checkpoint/optimizer_state.h"
+#include "clip/checkpoint/parameter_order.h"
 #include "clip/checkpoint/state.h"
+#include "clip/checkpoint/towers.h"
+#include "clip/model/clip.h"
 #include "tests/clip/checkpoint/nested_module.h"
 #include "train/checkpoint.h"
 
@@ -108,6 +111,29 @@ TEST(HuggingFace, NamesWhatHasNoPlace) {
   resnet["visual.layer1.0.conv1.weight"] = at::ones({1});
   EXPECT_THAT(error_of([&] { to_hugging_face(resnet); }), HasSubstr("no ResNet"));
 }
+
+class FileParameters : public ::testing::TestWithParam<bool> {};
+
+TEST_P(FileParameters, AreTheModelsInItsOrderAndTellItsSizes) {
+  VisionConfig vision{.name = "", .embed_dim = 8, .image_resolution = 64, .layers = {2}, .width = 64};
+  if (!GetParam())
+    vision = {.name = "", .embed_dim = 8, .image_resolution = 64, .layers = {1, 2, 1, 1}, .width = 4, .patch_size = 0};
+  const TextConfig text{
+      .name = "", .vocab_size = 20, .hidden_size = 64, .num_hidden_layers = 2, .num_attention_heads = 1};
+  const Clip model(vision, text, ClipOptions{});
+  std::vector<std::string> expected, found;
+  for (const auto& item : model->named_parameters()) expected.push_back(item.key());
+  const Dict state = train::module_state(*model);
+  for (const FileParameter& names : file_parameters(state, AttentionForm::kPlain)) found.push_back(names.at(0));
+  EXPECT_EQ(found, expected);
+
+  check_towers(state, vision, text);
+  EXPECT_EQ(infer_towers(state).vision.image_resolution, 64);
+  EXPECT_THAT(error_of([&] { check_towers(state, vision_config("ViT-B-16"), text); }),
+              HasSubstr("expected weights of ViT-B-16 with a BERT of width 64, 2 layers, 20 words, found those of"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Towers, FileParameters, ::testing::Bool());
 
 Dict optimizer(const std::vector<std::string>& names, double lr) {
   Dict slots, group, saved;
