@@ -43,9 +43,6 @@ void require_loss(const TrainingOptions& options) {
         "--skip-aggregate: contrasts within the process's own batch: expected neither --gather-with-grad nor "
         "--local-loss beside it");
   }
-  if (options.local_loss && options.accum_freq > 1) {
-    throw Error("--local-loss: expected --accum-freq 1, found " + std::to_string(options.accum_freq));
-  }
   if (options.distillation && options.teacher_model_name.empty()) {
     throw Error("--distillation: expected --teacher-model-name, the file of a CLIP");
   }
