@@ -17,9 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kSmallestSide = 136;  // what Noto Color Emoji's bitmaps, 136 x 128, fit into
-constexpr int kSides = 57;          // 136 .. 192 pixels
-constexpr uint64_t kTrainingPictures = 2;
-constexpr uint64_t kCaptions = 2;  // of a training picture
+constexpr int kSides = 25;          // 136 .. 160 pixels
+constexpr uint64_t kTrainingPictures = 8;
 constexpr std::array kBackgrounds{Rgb{255, 255, 255}, Rgb{250, 240, 215}, Rgb{225, 240, 255}, Rgb{230, 250, 225},
                                   Rgb{255, 228, 232}, Rgb{236, 228, 250}, Rgb{220, 220, 220}, Rgb{200, 225, 220}};
 
@@ -77,11 +76,12 @@ std::vector<DemoSplit> write_demo_data(const DemoDataOptions& options) {
   int64_t drawn = 0;
   for (const CldrAnnotation& emoji : annotations) {
     if (options.limit > 0 && drawn == options.limit) break;
+    if (emoji.code_point < options.first || emoji.code_point > options.last) continue;
     const std::optional<Glyph> glyph = font.glyph(emoji.code_point);
     if (!glyph) continue;
     for (uint64_t i = 0; i < kTrainingPictures; ++i) {
       const int64_t image = train.add_image(picture_of(*glyph, emoji.code_point, i));
-      for (uint64_t j = 0; j < kCaptions; ++j) train.add_text(training_caption(emoji, kCaptions * i + j), image);
+      train.add_text(training_caption(emoji, i), image);
     }
     SplitWriter& unseen = drawn % 2 == 0 ? valid : test;
     const int64_t image = unseen.add_image(picture_of(*glyph, emoji.code_point, kTrainingPictures));

@@ -12,7 +12,8 @@ struct DemoDataOptions {
   std::filesystem::path data;  // the folder to write to
   std::filesystem::path font = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf";
   std::filesystem::path annotations = "/usr/share/unicode/cldr/common/annotations/zh.xml";
-  int64_t limit = 0;  // the first so many emoji; 0: all
+  char32_t first = 0x80, last = 0x10FFFF;  // code points to take; below the first the font has digits, parts of keycaps
+  int64_t limit = 0;                       // the first so many emoji of these; 0: all
 };
 
 struct DemoSplit {
@@ -21,11 +22,11 @@ struct DemoSplit {
   int64_t texts = 0;
 };
 
-/// Writes {train,valid,test}_imgs.tsv (id, tab, base64 of a PNG of 136 to 192 pixels a side) and _texts.jsonl. An emoji
-/// that the font has as one code point and that has a Chinese name is drawn twice for training, on backgrounds and at
-/// places that differ, with two captions each time; once more, otherwise, with one caption in other words, in turn for
-/// validation and for the test. So these two ask for what is known in pictures and words that are not. The same bytes
-/// at every run. Throws strobe::Error for a font or annotations that are missing, and for what cannot be written.
+/// Writes {train,valid,test}_imgs.tsv (id, tab, base64 of a PNG of 136 to 160 pixels a side) and _texts.jsonl. An emoji
+/// that the font has as one code point and that has a Chinese name is drawn eight times for training, on backgrounds
+/// and at places that differ, with a caption each time; once more, otherwise, with a caption in other words, in turn
+/// for validation and for the test. So these two ask for what is known in pictures and words that are not. The same
+/// bytes at every run. Throws strobe::Error for a font or annotations that are missing, and for what cannot be written.
 std::vector<DemoSplit> write_demo_data(const DemoDataOptions& options);
 
 }  // namespace strobe::clip

@@ -64,10 +64,10 @@ std::string message(const std::function<void()>& run) {
   return "no error";
 }
 
-TEST_F(DemoDataTest, DrawsEachEmojiTwiceForTrainingAndOnceMore) {
+TEST_F(DemoDataTest, DrawsEachEmojiEightTimesForTrainingAndOnceMore) {
   const std::vector<DemoSplit> splits = write_demo_data(options("counts", 11));
   ASSERT_EQ(splits.size(), 3u);
-  const std::vector<std::array<int64_t, 2>> expected = {{22, 44}, {6, 6}, {5, 5}};
+  const std::vector<std::array<int64_t, 2>> expected = {{88, 88}, {6, 6}, {5, 5}};
   for (std::size_t i = 0; i < splits.size(); ++i) {
     EXPECT_EQ(splits[i].images, expected[i][0]);
     EXPECT_EQ(splits[i].texts, expected[i][1]);
@@ -94,6 +94,16 @@ TEST_F(DemoDataTest, WritesTheSourceFormat) {
     EXPECT_FALSE(text.at("text").get<std::string>().empty());
     EXPECT_THAT(images, Contains(text.at("image_ids").at(0).get<int64_t>()));
   }
+}
+
+TEST_F(DemoDataTest, TakesTheCodePointsAskedFor) {
+  DemoDataOptions animals = options("animals", 0);
+  animals.first = kPanda;
+  animals.last = kPanda + 1;  // and a pig's nose
+  EXPECT_EQ(write_demo_data(animals).at(0).images, 16);
+  EXPECT_THAT(lines(folder_ / "animals/valid_texts.jsonl").at(0), HasSubstr("熊猫"));
+  animals.first = animals.last = 0x10FFFF;
+  EXPECT_THAT(message([&] { write_demo_data(animals); }), HasSubstr("none of the annotated characters"));
 }
 
 TEST_F(DemoDataTest, IsTheSameAtEveryRun) {

@@ -19,10 +19,10 @@ def strobe(*arguments):
 
 def test_from_emoji_to_a_sheet_of_pictures(tmp_path):
     data, lmdb = tmp_path / "data", tmp_path / "data/lmdb"
-    assert "train: 48 images, 96 texts" in strobe("demo-data", "--data-dir", data, "--limit", 24)
+    assert "train: 192 images, 192 texts" in strobe("demo-data", "--data-dir", data, "--limit", 24)
     strobe("build-lmdb", "--data-dir", data, "--splits", "train,valid,test")
     strobe("train", "--train-data", lmdb / "train", "--val-data", lmdb / "valid", "--vision-model", "ViT-mini-16-96",
-           "--text-model", "BERT-mini-chinese", "--use-flash-attention", "--batch-size", 24, "--valid-batch-size", 12,
+           "--text-model", "BERT-mini-chinese", "--use-flash-attention", "--batch-size", 48, "--valid-batch-size", 12,
            "--max-epochs", 1, "--lr", 1e-3, "--warmup", 1, "--num-workers", 1, "--logs", tmp_path, "--name", "run",
            "--device", "cpu")
     model = tmp_path / "run/checkpoints/epoch_latest.pt"
