@@ -98,7 +98,6 @@ class BwdKeys {
 
   /// Rounds the warp's rows of a gradient, through its rows of a tile for stores of 16 bytes.
   __device__ void write(const Strided& t, const Gradient& gradient, float scale, int first, int tile_begin) const {
-    const Sequence s = sequence(call_, batch_);
     unsigned char* staging = shared_ + tile_begin + Layout::bytes(warp() * kWarpKeys);
 #pragma unroll
     for (int m = 0; m < kKeyTiles; ++m) {
@@ -107,20 +106,20 @@ class BwdKeys {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           const int row = m * 16 + r * 8 + accumulator_row(lane());
-          // A hidden key's is 0 times the rows, among which there may be infinities and NaN.
-          const bool counts = first + warp() * kWarpKeys + row < s.end_k;
           *reinterpret_cast<uint32_t*>(staging + Layout::offset(row, n) + lane() % 4 * 4) =
-              counts ? Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale) : 0;
+              Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale);
         }
       }
     }
     __syncwarp();
+    const Sequence s = sequence(call_, batch_);
     T* data = s.k_rows<T>(call_, t, head_k_);
     for (int e = lane(); e < kWarpKeys * Layout::kChunks; e += 32) {
       const int row = e / Layout::kChunks, chunk = e % Layout::kChunks, j = first + warp() * kWarpKeys + row;
       if (j < s.num_k && chunk * kChunkElements < call_.head_dim) {
+        // A hidden key's is 0 times the rows, among which there may be infinities and NaN.
         *reinterpret_cast<uint4*>(data + static_cast<int64_t>(j) * t.row_stride + chunk * kChunkElements) =
-            *reinterpret_cast<const uint4*>(staging + Layout::offset(row, chunk));
+            j < s.end_k ? *reinterpret_cast<const uint4*>(staging + Layout::offset(row, chunk)) : uint4{0, 0, 0, 0};
       }
     }
   }

@@ -229,7 +229,8 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     constexpr int kRowTiles = kKeyTiles, kRowWarps = kRows / (16 * kRowTiles), kColumnWarps = kTile.warps / kRowWarps;
     static_assert(kTile.warps == kRowWarps * kColumnWarps);
     constexpr int kColumnTiles = kHeadDim / 16, kTilesPerWarp = (kColumnTiles + kColumnWarps - 1) / kColumnWarps;
-    constexpr int kAtOnce = kTilesPerWarp < 4 ? kTilesPerWarp : 2;  // the registers are full of dK and dV
+    // The registers are full of dK and dV.
+    constexpr int kAtOnce = kKeyTiles > 1 ? 1 : kTilesPerWarp < 4 ? kTilesPerWarp : 2;
     const int scores_row = warp() % kRowWarps * 16 * kRowTiles;
 #pragma unroll 1
     for (int t = warp() / kRowWarps; t < kColumnTiles; t += kAtOnce * kColumnWarps) {
