@@ -12,7 +12,7 @@ grep -qw avx512_bf16 /proc/cpuinfo && precision=amp_bf16  # where the processor 
 training=(--vision-model ViT-mini-16-96 --text-model BERT-mini-chinese --use-flash-attention --precision "$precision"
   --batch-size 64 --valid-batch-size 64 --max-epochs 20 --lr 1e-3 --warmup 100 --wd 0.05 --num-workers 1
   --save-epoch-frequency 5)
-queries=(玫瑰花 一条鲨鱼 菠萝 猫的脸 下雨的天气 蓝色的心 足球 音乐)
+queries=(玫瑰花 菠萝 一只企鹅 老虎 下雨的天气 弹吉他 打篮球 夜晚的天空)
 
 start=$SECONDS
 clip() { build/strobe clip "$@"; }
