@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "train/precision.h"
+
 namespace strobe::clip {
 namespace {
 
@@ -17,6 +19,8 @@ constexpr int64_t kBlock = 2048;  // queries whose similarities are held at once
 
 Recall recall(const at::Tensor& queries, const at::Tensor& candidates, const at::Tensor& query_of,
               const at::Tensor& candidate_of) {
+  // In 16 bits half of the answers would be rounded above their own value and count as better than themselves.
+  const train::AutocastGuard fp32(queries.device().type(), train::Precision::kFp32);
   const at::Tensor answers = (queries.index_select(0, query_of) * candidates.index_select(0, candidate_of)).sum(1);
   const at::Tensor best = at::full({queries.size(0)}, -std::numeric_limits<double>::infinity(), answers.options())
                               .scatter_reduce(0, query_of, answers, "amax");
