@@ -1,6 +1,8 @@
 #include "clip/training/task.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/linspace.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
@@ -8,6 +10,7 @@
 
 #include "clip/training/recall.h"
 #include "train/device.h"
+#include "train/precision.h"
 
 namespace strobe::clip {
 namespace {
@@ -86,6 +89,15 @@ TEST(Recall, CountsQueriesWithAnAnswerAmongTheFirst) {
   EXPECT_DOUBLE_EQ(found.at5, 75.0);
   EXPECT_DOUBLE_EQ(found.at10, 100.0);
   EXPECT_DOUBLE_EQ(found.mean(), 75.0);
+}
+
+TEST(Recall, DoesNotRoundUnderAutocast) {
+  const at::Tensor rows = at::randn({64, 32});
+  const at::Tensor candidates = rows / rows.norm(2, 1, /*keepdim=*/true);
+  const at::Tensor queries = candidates * at::linspace(1, 2, 64).unsqueeze(1);  // half of the products round upwards
+  const at::Tensor own = at::arange(64);
+  const train::AutocastGuard autocast(at::kCPU, train::Precision::kBf16);
+  EXPECT_DOUBLE_EQ(recall(queries, candidates, own, own).at1, 100.0);
 }
 
 }  // namespace
