@@ -22,7 +22,7 @@ class BwdPasses {
 
   template <KvPass kPass, bool kDropout>
   void keys() const {
-    constexpr BwdKvTile kSmall = tile(kPass, false, kDropout), kLarge = tile(kPass, true, kDropout);
+    constexpr BwdKvTile kSmall = tile(kPass, false), kLarge = tile(kPass, true);
     using Kernel = BwdKv<Arch, T, kHeadDim, kSmall, kPass, kDropout>;
     static_assert(Kernel::kSharedBytes <= Arch::kSharedMemory);
     if constexpr (kSmall != kLarge) {
@@ -39,9 +39,9 @@ class BwdPasses {
   }
 
  private:
-  static constexpr BwdKvTile tile(KvPass pass, bool large, bool dropout) {
+  static constexpr BwdKvTile tile(KvPass pass, bool large) {
     return pass == KvPass::kKeysValuesQueriesInOrder ? Arch::flash_bwd_tile(kHeadDim)
-                                                     : Arch::bwd_kv_tile(kHeadDim, large, dropout);
+                                                     : Arch::bwd_kv_tile(kHeadDim, large);
   }
 
   void rows(void (*kernel)(BwdCall, BwdScratch)) const {

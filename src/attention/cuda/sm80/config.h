@@ -26,12 +26,12 @@ struct Sm80Config {
     return {4, 1, 32, false};
   }
 
-  // Reading fragments from shared memory is the limit: two key tiles a warp halve those of Q and dO, where dK and dV
-  // leave the registers. A head dim of 256 leaves them for one of dK and dV, and shared memory for few queries.
-  // `large`: for devices with kLargeSharedMemory.
-  static constexpr BwdKvTile bwd_kv_tile(int head_dim, bool large, bool dropout) {
+  // Reading fragments from shared memory is the limit: two key tiles a warp would halve those of Q and dO, but at head
+  // dim 64 they spill a few bytes, which used to fit (docs/kernels.md). A head dim of 256 leaves them for one of dK and
+  // dV, and shared memory for few queries. `large`: for devices with kLargeSharedMemory.
+  static constexpr BwdKvTile bwd_kv_tile(int head_dim, bool large) {
     if (head_dim <= 32) return {8, 1, 64, 32, true};
-    if (head_dim <= 64) return dropout ? BwdKvTile{8, 1, 64, 16} : BwdKvTile{4, 2, 64};
+    if (head_dim <= 64) return {8, 1, 64, 16};
     if (head_dim <= 80) return {8, 1, 64};
     if (head_dim <= 96) return {8, 1, large ? 64 : 32};
     if (head_dim <= 128) return large ? BwdKvTile{8, 1, 64, 16} : BwdKvTile{4, 1, 32, 16};
