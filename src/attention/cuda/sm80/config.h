@@ -41,7 +41,7 @@ struct Sm80Config {
   /// For flash_attn, whose loop over the key tiles takes registers too.
   static constexpr BwdKvTile flash_bwd_tile(int head_dim) {
     if (head_dim <= 80) return {8, 1, 64, 16};
-    return head_dim <= 96 ? BwdKvTile{8, 1, 32, 16} : BwdKvTile{4, 1, 32, 16};
+    return head_dim <= 96 ? BwdKvTile{8, 1, 16} : BwdKvTile{4, 1, 16};
   }
 
   /// Whether the pass over keys has registers for dQ too.
