@@ -9,6 +9,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <csignal>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -114,6 +115,8 @@ Communicator::Communicator() = default;
 
 Communicator::Communicator(const World& world, at::Device device, const Options& options) {
   if (world.size == 1) return;
+  // Who writes to a process that has gone gets an error to report, not the signal that would end it in silence.
+  std::signal(SIGPIPE, SIG_IGN);
   const Store root = connect(world, options);
   const std::string prefix = "strobe/" + world.attempt;
   const auto store = c10::make_intrusive<c10d::PrefixStore>(prefix, root);

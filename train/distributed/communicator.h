@@ -39,8 +39,9 @@ class Communicator {
 
   /// One process alone.
   Communicator();
-  /// Waits for all processes of `world`. `device` is what this process trains on. Throws strobe::Error naming the
-  /// address that cannot be reached or the ranks that have not arrived.
+  /// Waits for all processes of `world`, and has this process ignore SIGPIPE if there are others. `device` is what this
+  /// process trains on. Throws strobe::Error naming the address that cannot be reached or the ranks that have not
+  /// arrived.
   Communicator(const World& world, at::Device device, const Options& options);
   ~Communicator();
   Communicator(const Communicator&) = delete;
