@@ -1,4 +1,4 @@
-// The types on a GPU against dotscale on the CPU; the flash types say why they cannot run.
+// The types on a GPU against dotscale on the CPU; what a flash type does not run, it says why.
 #include <ATen/Context.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -75,6 +75,8 @@ TEST_P(OnGpu, VarlenWithDropout) {
 
 INSTANTIATE_TEST_SUITE_P(Types, OnGpu,
                          testing::Values(TypeOnGpu{"dotscale", at::kFloat}, TypeOnGpu{"dotscale", at::kBFloat16},
+                                         TypeOnGpu{"flash_attn", at::kHalf}, TypeOnGpu{"flash_attn", at::kBFloat16},
+                                         TypeOnGpu{"imp_flash_attn", at::kHalf},
                                          TypeOnGpu{"imp_flash_attn", at::kBFloat16}));
 
 TEST(FlashOnGpu, SaysWhyNot) {
