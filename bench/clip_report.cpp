@@ -14,12 +14,23 @@ constexpr const char* kBaseline = "dotscale";
 
 std::string reason(const ClipRow& row) { return row.status == Status::kOutOfMemory ? "oom" : row.why; }
 
-/// Of the row's time to the materialised attention's; 0: unknown.
-double speed_up(const std::vector<ClipRow>& rows, const ClipRow& row) {
-  const auto baseline = std::find_if(rows.begin(), rows.end(), [](const ClipRow& each) {
-    return each.attn_type == kBaseline && each.status == Status::kMeasured;
+/// The median time of the row of this type and number of GPUs, over that of `row`; 0: unknown.
+double ratio_to(const std::vector<ClipRow>& rows, const ClipRow& row, const std::string& attn_type, int64_t gpus) {
+  if (row.status != Status::kMeasured || (row.attn_type == attn_type && row.gpus == gpus)) return 0.0;
+  const auto other = std::find_if(rows.begin(), rows.end(), [&](const ClipRow& each) {
+    return each.size == row.size && each.attn_type == attn_type && each.gpus == gpus &&
+           each.status == Status::kMeasured;
   });
-  return baseline == rows.end() || row.attn_type == kBaseline ? 0.0 : median(baseline->ms) / median(row.ms);
+  return other == rows.end() ? 0.0 : median(other->ms) / median(row.ms);
+}
+
+double speed_up(const std::vector<ClipRow>& rows, const ClipRow& row) {
+  return ratio_to(rows, row, kBaseline, row.gpus);
+}
+
+/// Each GPU has its batch, however many there are: the best is 1.
+double efficiency(const std::vector<ClipRow>& rows, const ClipRow& row) {
+  return ratio_to(rows, row, row.attn_type, 1);
 }
 
 std::string cells(const std::vector<ClipRow>& rows, const ClipRow& row) {
@@ -27,8 +38,9 @@ std::string cells(const std::vector<ClipRow>& rows, const ClipRow& row) {
   const auto [least, most] = std::minmax_element(row.ms.begin(), row.ms.end());
   std::string text = format("%10.2f %10.2f %10.2f", median(row.ms), *least, *most);
   text += row.peak_gib ? format(" %9.2f", *row.peak_gib) : format(" %9s", "");
-  const double ratio = speed_up(rows, row);
-  if (ratio > 0.0) text += format(" %8.2fx", ratio);
+  const double faster = speed_up(rows, row), efficient = efficiency(rows, row);
+  text += faster > 0.0 ? format(" %8.2fx", faster) : format(" %9s", "");
+  if (efficient > 0.0) text += format(" %9.1f%%", 100.0 * efficient);
   return text;
 }
 
@@ -50,11 +62,20 @@ std::string profiles(const std::vector<ClipRow>& rows) {
 }
 
 nlohmann::ordered_json json_of(const StepProfile& profile) {
-  return {{"attention", profile.attention}, {"matrix", profile.matrix}, {"pointwise", profile.pointwise},
-          {"optimiser", profile.optimiser}, {"host", profile.host},     {"wall", profile.wall}};
+  nlohmann::ordered_json json = {{"attention", profile.attention},
+                                 {"matrix", profile.matrix},
+                                 {"pointwise", profile.pointwise},
+                                 {"optimiser", profile.optimiser},
+                                 {"host", profile.host},
+                                 {"wall", profile.wall},
+                                 {"kernels", nlohmann::ordered_json::array()}};
+  for (const ProfiledKernel& kernel : profile.kernels) {
+    json["kernels"].push_back({{"name", kernel.name}, {"ms", kernel.ms}, {"calls", kernel.calls}});
+  }
+  return json;
 }
 
-nlohmann::ordered_json json_row(const ClipRow& row) {
+nlohmann::ordered_json json_row(const std::vector<ClipRow>& rows, const ClipRow& row) {
   nlohmann::ordered_json json = {{"size", row.size},           {"batch", row.batch}, {"gpus", row.gpus},
                                  {"attn_type", row.attn_type}, {"ms", nullptr},      {"ms_min", nullptr},
                                  {"ms_max", nullptr},          {"peak_gib", nullptr}};
@@ -67,6 +88,7 @@ nlohmann::ordered_json json_row(const ClipRow& row) {
   json["ms_min"] = *least;
   json["ms_max"] = *most;
   if (row.peak_gib) json["peak_gib"] = *row.peak_gib;
+  if (const double efficient = efficiency(rows, row); efficient > 0.0) json["efficiency"] = efficient;
   if (row.profile) json["profile"] = json_of(*row.profile);
   return json;
 }
@@ -80,17 +102,19 @@ std::string table_header(const ClipBenchOptions& options) {
          "\n"
          "ms of a training step: median, least, most over the repetitions. peak GiB: the most that torch's allocator "
          "held at "
-         "once, weights\nand optimiser included. speed-up: against dotscale, the materialised attention.\n";
+         "once, weights\nand optimiser included. speed-up: against dotscale, the materialised attention. efficiency: "
+         "against one GPU at\nwork alone, with the same batch a GPU.\n";
 }
 
 std::string table(const std::vector<ClipRow>& rows) {
   if (rows.empty()) return "";
   const ClipRow& first = rows.front();
-  std::string text = format("\n%s, batch %ld x %ld\n", first.size.c_str(), first.batch, first.gpus);
-  text += format("  %-16s %10s %10s %10s %9s %9s\n", "", "ms", "least", "most", "peak GiB", "speed-up");
+  std::string text = format("\n%s, batch %ld a GPU\n", first.size.c_str(), first.batch);
+  text += format("  %-16s %4s %10s %10s %10s %9s %9s %10s\n", "", "GPUs", "ms", "least", "most", "peak GiB", "speed-up",
+                 "efficiency");
   std::string reasons;
   for (const ClipRow& row : rows) {
-    text += format("  %-16s ", row.attn_type.c_str()) + cells(rows, row) + '\n';
+    text += format("  %-16s %4ld ", row.attn_type.c_str(), row.gpus) + cells(rows, row) + '\n';
     if (row.status != Status::kMeasured) reasons += "  " + row.attn_type + ": " + reason(row) + '\n';
   }
   return text + profiles(rows) + reasons;
@@ -106,7 +130,7 @@ nlohmann::ordered_json to_json(const std::vector<ClipRow>& rows, const nlohmann:
                                  {"command", command},
                                  {"precision", train::precision_name(options.settings.precision)},
                                  {"rows", nlohmann::ordered_json::array()}};
-  for (const ClipRow& row : rows) json["rows"].push_back(json_row(row));
+  for (const ClipRow& row : rows) json["rows"].push_back(json_row(rows, row));
   return json;
 }
 

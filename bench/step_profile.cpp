@@ -19,6 +19,7 @@ namespace kineto = torch::autograd::profiler;
 namespace impl = torch::profiler::impl;
 
 constexpr double kNsPerMs = 1e6;
+constexpr std::size_t kLongestKernels = 40;
 
 // The operators, and the node of autograd whose backward calls them.
 constexpr std::array<std::string_view, 3> kAttention{"strobe::attention", "strobe::dotscale", "AttentionFunction"};
@@ -101,9 +102,15 @@ uint64_t covered(const std::vector<Span>& spans) {
   return sum;
 }
 
+/// Adds up times by what they are filed under and by name.
 class Shares {
  public:
-  void add(Share share, uint64_t ns) { ns_[static_cast<std::size_t>(share)] += static_cast<double>(ns); }
+  void add(Share share, const std::string& name, uint64_t ns) {
+    ns_[static_cast<std::size_t>(share)] += static_cast<double>(ns);
+    ProfiledKernel& kernel = kernels_[name];
+    kernel.ms += static_cast<double>(ns) / kNsPerMs;
+    kernel.calls += 1.0;
+  }
 
   StepProfile profile(double wall_ns, double busy_ns, double steps) const {
     const auto ms = [&](double ns) { return ns / kNsPerMs / steps; };
@@ -113,7 +120,8 @@ class Shares {
             of(Share::kOptimiser),
             of(Share::kPointwise),
             ms(std::max(0.0, wall_ns - busy_ns)),
-            ms(wall_ns)};
+            ms(wall_ns),
+            longest(steps)};
   }
 
   double sum() const {
@@ -123,7 +131,17 @@ class Shares {
   }
 
  private:
+  std::vector<ProfiledKernel> longest(double steps) const {
+    std::vector<ProfiledKernel> kernels;
+    for (const auto& [name, kernel] : kernels_) kernels.push_back({name, kernel.ms / steps, kernel.calls / steps});
+    std::sort(kernels.begin(), kernels.end(),
+              [](const ProfiledKernel& a, const ProfiledKernel& b) { return a.ms > b.ms; });
+    if (kernels.size() > kLongestKernels) kernels.resize(kLongestKernels);
+    return kernels;
+  }
+
   std::array<double, 4> ns_{};
+  std::unordered_map<std::string, ProfiledKernel> kernels_;
 };
 
 }  // namespace
@@ -155,13 +173,14 @@ StepProfile profile_steps(const std::function<void()>& step, int64_t steps, at::
   Shares shares;
   std::unordered_map<uint64_t, Share> launched_by;
   visit_operators(trace.operators, [&](const Span& span, Share share, uint64_t own) {
-    if (device.is_cpu()) shares.add(share, own);
+    if (device.is_cpu()) shares.add(share, span.name, own);
     launched_by[span.id] = share;
   });
   if (device.is_cpu()) return shares.profile(wall, shares.sum(), static_cast<double>(steps));
   for (const Span& kernel : trace.kernels) {
     const auto found = launched_by.find(kernel.id);
-    shares.add(found == launched_by.end() ? Share::kPointwise : found->second, kernel.end - kernel.begin);
+    const Share share = found == launched_by.end() ? Share::kPointwise : found->second;
+    shares.add(share, kernel.name, kernel.end - kernel.begin);
   }
   return shares.profile(wall, static_cast<double>(covered(trace.kernels)), static_cast<double>(steps));
 }

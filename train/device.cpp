@@ -63,6 +63,8 @@ void require_determinism(at::Device device) {
   at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
+void tune_convolutions() { at::globalContext().setBenchmarkCuDNN(true); }
+
 void synchronize(at::Device device) {
   if (!device.is_cpu()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }

@@ -20,6 +20,10 @@ void set_random_state(at::Device device, const Dict& state);
 /// Asks ATen for deterministic kernels; operators without one then throw.
 void require_determinism(at::Device device);
 
+/// Lets cuDNN choose the algorithm of each shape of convolution by measuring it, the first time that it occurs. Two
+/// runs may choose differently, so not together with require_determinism.
+void tune_convolutions();
+
 void synchronize(at::Device device);
 
 /// Bytes: the largest resident set of the process so far on the CPU, else the most that tensors have taken since the

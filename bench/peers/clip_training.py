@@ -92,5 +92,6 @@ def main(make_model, versions, **options):
     on_gpu = arguments.device == "cuda"
     options = {name: value and on_gpu for name, value in options.items()}
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # as cn_clip's training program has it
     trainer = Trainer(workload, make_model(workload), arguments.device, **options)
     serve({"torch": torch.__version__, **versions}, {"loss": trainer.loss, "measure": trainer.measure})

@@ -44,6 +44,7 @@ std::shared_ptr<const PairDataset> open_data(const std::filesystem::path& folder
 Clip build_model(const TrainingOptions& options, at::Device device, const std::shared_ptr<train::Communicator>& ranks,
                  train::Logger& logger) {
   train::seed_generators(device, options.seed);
+  if (!options.deterministic) train::tune_convolutions();
   const VisionConfig& vision = vision_config(options.vision_model);
   Clip model(vision, text_config(options.text_model),
              ClipOptions{.attn_type = options.attn_type, .grad_checkpointing = options.grad_checkpointing});

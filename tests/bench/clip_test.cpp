@@ -31,7 +31,7 @@ ClipBenchOptions tiny_options() {
 
 std::vector<ClipRow> bench(const ClipBenchOptions& options) {
   std::vector<ClipRow> all;
-  bench_clip(options, [&](const std::vector<ClipRow>& rows) { all.insert(all.end(), rows.begin(), rows.end()); });
+  bench_clip(options, [&](const ClipRow& row) { all.push_back(row); });
   return all;
 }
 
@@ -97,6 +97,9 @@ TEST(BenchClip, HasARowForEachTypeAndItsProfile) {
       EXPECT_LT(share, profile.wall);
     }
     EXPECT_LE(profile.attention + profile.matrix + profile.optimiser + profile.pointwise, profile.wall);
+    ASSERT_GE(profile.kernels.size(), 2u);
+    EXPECT_GE(profile.kernels[0].ms, profile.kernels[1].ms);
+    EXPECT_GE(profile.kernels[0].calls, 1.0);
   }
   EXPECT_THAT(names, ElementsAre("dotscale", "flash_attn", "imp_flash_attn"));
 }
@@ -151,6 +154,21 @@ TEST(ClipReportTest, JsonHasTheAgreedKeysAndTheTableTheSpeedUp) {
   EXPECT_TRUE(json["rows"][2]["ms"].is_null());
   EXPECT_EQ(json["rows"][2]["error"], "no such thing");
   EXPECT_THAT(table(rows), AllOf(HasSubstr("1.50x"), HasSubstr("no such thing")));
+}
+
+TEST(ClipReportTest, EfficiencyIsAgainstOneGpuAndTheSpeedUpAgainstAsMany) {
+  std::vector<ClipRow> rows;
+  for (const auto& [attn_type, gpus, ms] : {std::tuple("dotscale", 1, 9.0),
+                                            {"dotscale", 8, 10.0},
+                                            {"imp_flash_attn", 1, 4.75},
+                                            {"imp_flash_attn", 8, 5.0}}) {
+    rows.push_back({.size = "tiny", .gpus = gpus, .attn_type = attn_type, .ms = {ms}});
+  }
+  const nlohmann::ordered_json json = to_json(rows, {}, tiny_options(), "strobe bench clip --gpus 8");
+  EXPECT_FALSE(json["rows"][0].contains("efficiency"));
+  EXPECT_EQ(json["rows"][1]["efficiency"], 0.9);
+  EXPECT_EQ(json["rows"][3]["efficiency"], 0.95);
+  EXPECT_THAT(table(rows), AllOf(HasSubstr("2.00x"), HasSubstr("90.0%"), HasSubstr("95.0%")));
 }
 
 }  // namespace
