@@ -22,8 +22,10 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kWarmups = 3;  // the libraries choose their algorithms in the first
-constexpr double kMibPerGib = 1024.0;
+constexpr double kKibPerMib = 1024.0, kKibPerGib = 1024.0 * 1024.0;
 constexpr double kFp32Tolerance = 1e-4, kLowTolerance = 2e-2;  // of a peer's loss, relative
+
+using Measured = std::function<void(const ClipRow&)>;
 
 struct PeerProgram {
   const char* name;
@@ -31,42 +33,36 @@ struct PeerProgram {
 };
 constexpr PeerProgram kPeers[] = {{"cn_clip", "cn_clip_step.py"}, {"transformers", "chinese_clip_step.py"}};
 
-/// One size: its batch, its weights, the file for the peers.
+/// One size: its batch, the file for the peers.
 class SizeBench {
  public:
   SizeBench(const ClipBenchOptions& options, ClipSize size) : options_(options), size_(std::move(size)) {
     if (options.batch > 0) size_.batch = options.batch;
-    train::seed_generators(at::kCPU, options.seed);
-    const clip::Clip model(clip::vision_config(size_.vision), clip::text_config(size_.text), clip::ClipOptions{});
-    state_ = train::module_state(*model);
   }
 
-  ClipRow ours(const std::string& attn_type) {
-    ClipRow row = make_row(attn_type);
-    ContenderResult result;
-    guarded(result, options_.device, [&] {
-      std::optional<PeakMemory> peak(options_.device);
-      const ClipBatch batch = make_batch();
-      ClipStep step(size_, attn_type, state_, batch, options_.settings, options_.device, options_.ranks);
-      if (!loss_ && !options_.peer_python.empty()) loss_ = step.loss();
-      for (int64_t i = 0; i < kWarmups; ++i) step.run();
-      train::synchronize(options_.device);
-      peak->reset();
-      row.ms = time(step);
-      row.peak_gib = peak->mib() / kMibPerGib;
-      peak.reset();  // it and the profiler take the same hook
-      if (options_.profile) {
-        row.profile = profile_steps([&] { step.run(); }, options_.steps, options_.device);
-      }
-    });
-    row.status = result.status;
-    row.why = result.why;
-    train::release_cached_memory(options_.device);
-    return row;
+  /// One row, or with several processes two.
+  void ours(const std::string& attn_type, const Measured& measured) {
+    const auto& ranks = options_.ranks;
+    std::optional<PeakMemory> peak(options_.device);
+    const ClipBatch batch = make_batch();
+    const clip::Clip model = make_clip(size_, attn_type, options_.seed, options_.device);
+    if (ranks->is_root()) {
+      ClipRow row = make_row(attn_type, 1);
+      ContenderResult result;
+      guarded(result, options_.device, [&] { fill(row, peak, model, batch, std::make_shared<train::Communicator>()); });
+      row.status = result.status;
+      row.why = result.why;
+      measured(row);
+    }
+    if (ranks->size() == 1) return;
+    ranks->max(0);  // the others wait here
+    ClipRow row = make_row(attn_type, ranks->size());
+    fill(row, peak, model, batch, ranks);
+    measured(row);
   }
 
   ClipRow peer(const PeerProgram& program, nlohmann::ordered_json& versions) {
-    ClipRow row = make_row(program.name);
+    ClipRow row = make_row(program.name, 1);
     ContenderResult result;
     guarded(result, options_.device, [&] {
       Peer peer({options_.peer_python, std::string(STROBE_BENCH_PEERS) + "/" + program.script, workload_file().string(),
@@ -85,11 +81,11 @@ class SizeBench {
   }
 
  private:
-  ClipRow make_row(const std::string& name) const {
+  ClipRow make_row(const std::string& name, int64_t gpus) const {
     ClipRow row;
     row.size = size_.name;
     row.batch = size_.batch;
-    row.gpus = options_.ranks->size();
+    row.gpus = gpus;
     row.attn_type = name;
     return row;
   }
@@ -98,15 +94,30 @@ class SizeBench {
     return clip_batch(size_, options_.seed + static_cast<uint64_t>(options_.ranks->rank()), options_.device);
   }
 
+  void fill(ClipRow& row, std::optional<PeakMemory>& peak, const clip::Clip& model, const ClipBatch& batch,
+            const std::shared_ptr<train::Communicator>& ranks) {
+    ClipStep step(model, batch, options_.settings, options_.device, ranks);
+    if (!loss_ && !options_.peer_python.empty()) loss_ = step.loss();
+    for (int64_t i = 0; i < kWarmups; ++i) step.run();
+    train::synchronize(options_.device);
+    peak->reset();
+    row.ms = time(step, *ranks);
+    row.peak_gib = static_cast<double>(ranks->max(std::llround(peak->mib() * kKibPerMib))) / kKibPerGib;
+    if (!options_.profile || ranks->size() < options_.ranks->size()) return;
+    peak.reset();  // it and the profiler take the same hook
+    row.profile = profile_steps([&] { step.run(); }, options_.steps, options_.device);
+  }
+
   /// Steps in a row without waiting: the host may run ahead, as it does in training.
-  std::vector<double> time(ClipStep& step) const {
+  std::vector<double> time(ClipStep& step, train::Communicator& ranks) const {
     std::vector<double> ms;
     for (int64_t i = 0; i < options_.repetitions; ++i) {
+      ranks.max(0);  // all begin together
       const Clock::time_point start = Clock::now();
       for (int64_t j = 0; j < options_.steps; ++j) step.run();
       train::synchronize(options_.device);
-      const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
-      ms.push_back(elapsed.count() / static_cast<double>(options_.steps));
+      const std::chrono::nanoseconds elapsed = Clock::now() - start;
+      ms.push_back(static_cast<double>(ranks.max(elapsed.count())) / 1e6 / static_cast<double>(options_.steps));
     }
     return ms;
   }
@@ -114,7 +125,8 @@ class SizeBench {
   const fs::path& workload_file() {
     if (file_.empty()) {
       file_ = folder_.path() / "workload.pt";
-      write_clip_workload(file_, size_, make_batch(), state_, options_.settings);
+      const clip::Clip model = make_clip(size_, options_.attn_types.front(), options_.seed, at::kCPU);
+      write_clip_workload(file_, size_, make_batch(), train::module_state(*model), options_.settings);
     }
     return file_;
   }
@@ -128,7 +140,6 @@ class SizeBench {
 
   const ClipBenchOptions& options_;
   ClipSize size_;
-  train::Dict state_;
   std::optional<double> loss_;
   TemporaryFolder folder_;
   fs::path file_;
@@ -136,20 +147,19 @@ class SizeBench {
 
 }  // namespace
 
-nlohmann::ordered_json bench_clip(const ClipBenchOptions& options,
-                                  const std::function<void(const std::vector<ClipRow>&)>& done) {
+nlohmann::ordered_json bench_clip(const ClipBenchOptions& options, const Measured& measured) {
   if (!options.peer_python.empty() && options.ranks->size() > 1) {
     throw Error("bench clip: peers: expected one process, found " + std::to_string(options.ranks->size()));
   }
   nlohmann::ordered_json versions = nlohmann::ordered_json::object();
   for (const std::string& name : options.sizes) {
     SizeBench bench(options, clip_size(name));
-    std::vector<ClipRow> rows;
-    for (const std::string& attn_type : options.attn_types) rows.push_back(bench.ours(attn_type));
-    if (!options.peer_python.empty()) {
-      for (const PeerProgram& program : kPeers) rows.push_back(bench.peer(program, versions));
+    for (const std::string& attn_type : options.attn_types) {
+      bench.ours(attn_type, measured);
+      train::release_cached_memory(options.device);
     }
-    done(rows);
+    if (options.peer_python.empty()) continue;
+    for (const PeerProgram& program : kPeers) measured(bench.peer(program, versions));
   }
   return versions;
 }

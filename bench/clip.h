@@ -46,10 +46,13 @@ struct ClipRow {
   std::optional<StepProfile> profile;
 };
 
-/// Calls `done` with the rows of each size when they are there; returns the peers' versions. One contender at a time is
-/// in memory, with the same weights and the same batch. A peer must find our loss before it is timed; else its row says
-/// so. Of several processes all call this; peers are for one process alone.
-nlohmann::ordered_json bench_clip(const ClipBenchOptions& options,
-                                  const std::function<void(const std::vector<ClipRow>&)>& done);
+/// Calls `measured` with each row when it is there, size by size; returns the peers' versions. One contender at a time
+/// is in memory, with the same weights and the same batch. A peer must find our loss before it is timed; else its row
+/// says so.
+///
+/// Several processes all call this. Each of our types is measured twice then, by rank 0 while the others wait, and by
+/// all together, with the time of the slowest and the memory of the largest; what fails together ends the measurement.
+/// Peers are for one process alone.
+nlohmann::ordered_json bench_clip(const ClipBenchOptions& options, const std::function<void(const ClipRow&)>& measured);
 
 }  // namespace strobe::bench

@@ -15,8 +15,8 @@ std::string table_header(const ClipBenchOptions& options);
 std::string table(const std::vector<ClipRow>& rows);
 
 /// {"what": "clip", "commit", "device", "torch", "versions", "command", "precision", "rows": [{"size", "batch", "gpus",
-/// "attn_type", "ms", "ms_min", "ms_max", "peak_gib"}]}, with "profile" where there is one, "error" and nulls where a
-/// contender could not run.
+/// "attn_type", "ms", "ms_min", "ms_max", "peak_gib"}]}, with "profile" where there is one, "efficiency" where one GPU
+/// has been measured too, "error" and nulls where a contender could not run.
 nlohmann::ordered_json to_json(const std::vector<ClipRow>& rows, const nlohmann::ordered_json& peer_versions,
                                const ClipBenchOptions& options, const std::string& command);
 

@@ -6,21 +6,13 @@
 
 #include "clip/image/transform.h"
 #include "clip/training/loss.h"
-#include "train/checkpoint.h"
+#include "train/device.h"
 
 namespace strobe::bench {
 namespace {
 
 /// As the recipes for fine-tuning have it.
 constexpr double kWeightDecay = 0.001;
-
-clip::Clip make_model(const ClipSize& size, const std::string& attn_type, const train::Dict& state, at::Device device) {
-  clip::Clip model(clip::vision_config(size.vision), clip::text_config(size.text),
-                   clip::ClipOptions{.attn_type = attn_type});
-  train::load_module_state(*model, state);
-  model->to(device);
-  return model;
-}
 
 /// The same batch again and again.
 class OneBatch : public clip::BatchSource {
@@ -67,14 +59,23 @@ train::TrainerOptions trainer_options(const ClipSettings& settings, at::Device d
 
 }  // namespace
 
-ClipStep::ClipStep(const ClipSize& size, const std::string& attn_type, const train::Dict& state, const ClipBatch& batch,
-                   const ClipSettings& settings, at::Device device, std::shared_ptr<train::Communicator> ranks)
+clip::Clip make_clip(const ClipSize& size, const std::string& attn_type, uint64_t seed, at::Device device) {
+  train::seed_generators(at::kCPU, seed);
+  clip::Clip model(clip::vision_config(size.vision), clip::text_config(size.text),
+                   clip::ClipOptions{.attn_type = attn_type});
+  model->to(device);
+  return model;
+}
+
+ClipStep::ClipStep(const clip::Clip& model, const ClipBatch& batch, const ClipSettings& settings, at::Device device,
+                   std::shared_ptr<train::Communicator> ranks)
     : options_(trainer_options(settings, device, std::move(ranks))),
-      model_(make_model(size, attn_type, state, device)),
+      model_(model),
       batch_(batch),
       task_(parts(model_, batch, options_.ranks->size()), clip::TaskOptions{}, device, options_.ranks),
       updater_(task_, options_),
       lr_(settings.lr) {
+  train::tune_convolutions();
   task_.begin_epoch(1);
 }
 

@@ -1,6 +1,7 @@
 // One training step of Chinese-CLIP, as `strobe clip train` makes it: its task, its updater, a batch that stays.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -12,11 +13,14 @@
 
 namespace strobe::bench {
 
+/// With random weights on `device`: the same for equal sizes and seeds, whatever the attention.
+clip::Clip make_clip(const ClipSize& size, const std::string& attn_type, uint64_t seed, at::Device device);
+
 class ClipStep {
  public:
-  /// Puts a model with these weights and its optimiser onto the device.
-  ClipStep(const ClipSize& size, const std::string& attn_type, const train::Dict& state, const ClipBatch& batch,
-           const ClipSettings& settings, at::Device device, std::shared_ptr<train::Communicator> ranks);
+  /// Trains `model` on its device, with an optimiser that is new.
+  ClipStep(const clip::Clip& model, const ClipBatch& batch, const ClipSettings& settings, at::Device device,
+           std::shared_ptr<train::Communicator> ranks);
 
   /// Normalises the images, then forward, loss, backward and the update. Does not wait for the device.
   void run();

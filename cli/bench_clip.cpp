@@ -39,13 +39,19 @@ void measure(const bench::ClipBenchOptions& options, const std::string& file, co
   std::optional<bench::JsonFile> json;
   if (!file.empty() && options.ranks->is_root()) json.emplace(file);
   print(options, bench::table_header(options));
-  std::vector<bench::ClipRow> all;
-  const auto versions = bench::bench_clip(options, [&](const std::vector<bench::ClipRow>& rows) {
-    print(options, bench::table(rows));
-    all.insert(all.end(), rows.begin(), rows.end());
-    // After each size: what has been measured is kept, whatever comes later.
+  std::vector<bench::ClipRow> all, of_size;
+  const auto print_size = [&] {
+    print(options, bench::table(of_size));
+    of_size.clear();
+  };
+  const auto versions = bench::bench_clip(options, [&](const bench::ClipRow& row) {
+    if (!of_size.empty() && of_size.back().size != row.size) print_size();
+    of_size.push_back(row);
+    all.push_back(row);
+    // What has been measured is kept, whatever comes later.
     if (json) json->write(bench::to_json(all, {}, options, command));
   });
+  print_size();
   if (json) json->write(bench::to_json(all, versions, options, command));
 }
 
@@ -90,7 +96,8 @@ void add_bench_clip(CLI::App& parent) {
   app->add_option("--peer-python", a->bench.peer_python,
                   "A Python with torch, cn_clip and transformers, which make the same step, for comparison");
   a->run.add_to(*app);
-  app->add_option("--gpus,--nproc", a->processes.processes, "Processes on this machine that train together, one a GPU")
+  app->add_option("--gpus,--nproc", a->processes.processes,
+                  "Processes that train together, one a GPU of this machine; with several, one is measured alone too")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app->add_option("--json", a->json, "Writes the rows to this file");

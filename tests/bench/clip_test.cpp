@@ -162,7 +162,12 @@ TEST(ClipReportTest, EfficiencyIsAgainstOneGpuAndTheSpeedUpAgainstAsMany) {
                                             {"dotscale", 8, 10.0},
                                             {"imp_flash_attn", 1, 4.75},
                                             {"imp_flash_attn", 8, 5.0}}) {
-    rows.push_back({.size = "tiny", .gpus = gpus, .attn_type = attn_type, .ms = {ms}});
+    ClipRow row;
+    row.size = "tiny";
+    row.gpus = gpus;
+    row.attn_type = attn_type;
+    row.ms = {ms};
+    rows.push_back(row);
   }
   const nlohmann::ordered_json json = to_json(rows, {}, tiny_options(), "strobe bench clip --gpus 8");
   EXPECT_FALSE(json["rows"][0].contains("efficiency"));
