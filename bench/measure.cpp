@@ -38,11 +38,13 @@ void warm_up(const Contender& contender, ContenderResult& result, at::Device dev
   }
 }
 
-void repeat(const Contender& contender, ContenderResult& result, Stopwatch& stopwatch) {
+void repeat(const Contender& contender, ContenderResult& result, Stopwatch& stopwatch,
+            const std::function<void()>& finish) {
   for (std::size_t i = 0; i < contender.phases.size(); ++i) {
     const std::vector<double>& host_ms = result.phases[i].host_ms;
     stopwatch.start(host_ms.empty() ? 0.0 : host_ms.back());
     contender.phases[i].run();
+    finish();
     stopwatch.stop();
   }
   const std::vector<Stopwatch::Time> times = stopwatch.collect();
@@ -80,20 +82,24 @@ void guarded(ContenderResult& result, at::Device device, const std::function<voi
   }
 }
 
-std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, const Budget& budget,
-                                     at::Device device) {
+std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, const Budget& budget, at::Device device,
+                                     Timing timing) {
   std::vector<ContenderResult> results(contenders.size());
   for (std::size_t i = 0; i < contenders.size(); ++i) {
     results[i].name = contenders[i].name;
     guarded(results[i], device, [&] { warm_up(contenders[i], results[i], device); });
   }
-  Stopwatch stopwatch(device);
+  // The host's clock, where the host's time counts.
+  Stopwatch stopwatch(timing == Timing::kWall ? at::Device(at::kCPU) : device);
+  const auto finish = [&] {
+    if (timing == Timing::kWall) train::synchronize(device);
+  };
   for (bool more = true; more;) {
     more = false;
     for (std::size_t i = 0; i < contenders.size(); ++i) {
       if (!wants_more(results[i], budget)) continue;
       more = true;
-      guarded(results[i], device, [&] { repeat(contenders[i], results[i], stopwatch); });
+      guarded(results[i], device, [&] { repeat(contenders[i], results[i], stopwatch, finish); });
     }
   }
   return results;

@@ -19,6 +19,11 @@ struct Contender {
   std::vector<Phase> phases;
 };
 
+enum class Timing {
+  kDevice,  // what the device does in a phase: cold L2, queued ahead so that the host's gaps do not count (Stopwatch)
+  kWall,    // what a user waits for a phase: the host's time too, until the device is done
+};
+
 /// A repetition more while there are fewer than `min_repetitions`, or fewer than `max_repetitions` and some phase has
 /// taken less than `seconds`.
 struct Budget {
@@ -43,7 +48,8 @@ struct ContenderResult {
 };
 
 /// Warm-up, memory, then the timed turns. A contender that throws leaves the round; its error becomes its status.
-std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, const Budget& budget, at::Device device);
+std::vector<ContenderResult> measure(const std::vector<Contender>& contenders, const Budget& budget, at::Device device,
+                                     Timing timing = Timing::kDevice);
 
 /// Runs `body`; what it throws becomes the result's status, and the memory that torch caches is given back.
 void guarded(ContenderResult& result, at::Device device, const std::function<void()>& body);

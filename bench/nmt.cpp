@@ -17,6 +17,18 @@ namespace {
 constexpr const char* kTrainingPeer = "nn.Transformer";
 constexpr const char* kDecodingPeer = "CTranslate2";
 
+StepProfile per_step(StepProfile profile, double steps) {
+  for (double* ms :
+       {&profile.attention, &profile.matrix, &profile.optimiser, &profile.pointwise, &profile.host, &profile.wall}) {
+    *ms /= steps;
+  }
+  for (ProfiledKernel& kernel : profile.kernels) {
+    kernel.ms /= steps;
+    kernel.calls /= steps;
+  }
+  return profile;
+}
+
 /// All that the cases share.
 class Bench {
  public:
@@ -41,6 +53,7 @@ class Bench {
     if (training_peer_) contenders.push_back(training_peer(*training_peer_, index, content, model_, settings_));
     std::vector<NmtRow> rows = measured(contenders, "train", content);
     for (NmtRow& row : rows) row.tokens = per_batch(content.target_tokens(), content);
+    if (options_.profile) profile(contenders, content, rows);
     return rows;
   }
 
@@ -118,7 +131,8 @@ class Bench {
   std::vector<NmtRow> measured(const std::vector<Contender>& contenders, const std::string& task,
                                const NmtCase& content) const {
     std::vector<NmtRow> rows;
-    for (const ContenderResult& result : measure(contenders, options_.budget, options_.workload.device)) {
+    for (const ContenderResult& result :
+         measure(contenders, options_.budget, options_.workload.device, Timing::kWall)) {
       NmtRow row;
       row.task = task;
       row.attn_type = result.name;
@@ -134,6 +148,14 @@ class Bench {
       rows.push_back(std::move(row));
     }
     return rows;
+  }
+
+  void profile(const std::vector<Contender>& contenders, const NmtCase& content, std::vector<NmtRow>& rows) const {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i].status != ContenderResult::Status::kMeasured || rows[i].attn_type == kTrainingPeer) continue;
+      const StepProfile pass = profile_steps(contenders[i].phases.front().run, /*steps=*/1, options_.workload.device);
+      rows[i].profile = per_step(pass, static_cast<double>(content.batches.size()));
+    }
   }
 
   const NmtBenchOptions& options_;

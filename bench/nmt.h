@@ -12,6 +12,7 @@
 
 #include "bench/measure.h"
 #include "bench/nmt_workload.h"
+#include "bench/step_profile.h"
 #include "train/precision.h"
 
 namespace strobe::bench {
@@ -24,6 +25,7 @@ struct NmtBenchOptions {
   train::Precision precision = train::Precision::kFp32;
   int64_t beam = 3;
   std::string peer_python;  // empty: ours alone
+  bool profile = false;     // of our training
   Budget budget;
 };
 
@@ -36,11 +38,12 @@ struct NmtRow {
   double length = 0.0;
   int64_t beam = 0;  // of "decode"
   ContenderResult::Status status = ContenderResult::Status::kMeasured;
-  std::string why;                  // where it cannot run
-  std::vector<double> ms;           // of a batch: the mean over the case's, one for each time through it
-  double tokens = 0.0;              // of a batch: real target tokens, of translations the ends of sentences included
-  std::optional<double> peak_mib;   // torch's allocator beyond what it held before; not known of peers
-  std::optional<double> agreement;  // of peers: the share of translations that are ours to the last token
+  std::string why;                     // where it cannot run
+  std::vector<double> ms;              // of a batch: the mean over the case's, one for each time through it
+  double tokens = 0.0;                 // of a batch: real target tokens, of translations the ends of sentences included
+  std::optional<double> peak_mib;      // torch's allocator beyond what it held before; not known of peers
+  std::optional<double> agreement;     // of peers: the share of translations that are ours to the last token
+  std::optional<StepProfile> profile;  // of a batch
 };
 
 struct NmtReport {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bench/machine.h"
+#include "bench/profile_report.h"
 #include "bench/report.h"
 #include "train/environment.h"
 
@@ -41,6 +42,7 @@ nlohmann::ordered_json json_row(const NmtRow& row, const std::string& device) {
   json["tokens_per_s"] = tokens_per_second(row);
   if (row.peak_mib) json["peak_mib"] = *row.peak_mib;
   if (row.agreement) json["agreement"] = *row.agreement;
+  if (row.profile) json["profile"] = to_json(*row.profile);
   return json;
 }
 
@@ -61,8 +63,9 @@ std::string table_header(const NmtBenchOptions& options) {
   return "device " + device_text(options.workload.device) + "; instruction sets " + train::instruction_sets() +
          "; torch " + train::torch_version() + "; commit " + train::commit() +
          "\n"
-         "ms of a batch: median, least, most over the passes through the case's batches. tokens/s: real target tokens "
-         "trained\non, or translated to. peak MiB: the most that torch's allocator held at once beyond what it held "
+         "ms of a batch by the clock: median, least, most over the passes through the case's batches, after which the "
+         "device is\nwaited for. tokens/s: real target tokens trained on, or translated to. peak MiB: the most that "
+         "torch's allocator held at once beyond what it held "
          "before. same: the\nshare of a peer's translations that are ours to the last token.\n";
 }
 
@@ -74,12 +77,13 @@ std::string table(const std::vector<NmtRow>& rows) {
   if (first.task == "decode") text += format(", beam %ld", first.beam);
   text += format("\n  %-16s %10s %10s %10s %11s %9s  %s\n", "", "ms", "least", "most", "tokens/s", "peak MiB",
                  first.task == "decode" ? "same" : "");
-  std::string reasons;
+  std::string reasons, profiles;
   for (const NmtRow& row : rows) {
     text += format("  %-16s ", row.attn_type.c_str()) + cells(row) + '\n';
     if (row.status != Status::kMeasured) reasons += "  " + row.attn_type + ": " + reason(row) + '\n';
+    if (row.profile) profiles += profile_line(row.attn_type, *row.profile);
   }
-  return text + reasons;
+  return text + (profiles.empty() ? "" : profile_header() + profiles) + reasons;
 }
 
 nlohmann::ordered_json to_json(const std::vector<NmtRow>& rows, const NmtReport& report, const NmtBenchOptions& options,

@@ -17,8 +17,9 @@ namespace fs = std::filesystem;
 using Indices = std::vector<int64_t>;
 
 constexpr int64_t kSyntheticBatches = 2;
-constexpr int64_t kPositions = 1024;   // that the peers get
-constexpr int64_t kFirstOrdinary = 4;  // the first id that is a piece of text
+constexpr int64_t kSyntheticBatchesOfGpu = 8;  // updates in a row, between which nobody waits for the device
+constexpr int64_t kPositions = 1024;           // that the peers get
+constexpr int64_t kFirstOrdinary = 4;          // the first id that is a piece of text
 
 NmtCase make_case(const std::vector<nmt::EncodedPair>& pairs, std::vector<Indices> batches,
                   const NmtWorkloadOptions& options) {
@@ -67,13 +68,15 @@ std::vector<Indices> in_order(std::size_t sentences, std::size_t batch_size) {
   return batches;
 }
 
+int64_t synthetic_batches(at::Device device) { return device.is_cpu() ? kSyntheticBatches : kSyntheticBatchesOfGpu; }
+
 NmtWorkload synthetic_workload(const NmtWorkloadOptions& options) {
   NmtWorkload workload{options.mixed ? "mixed" : "synthetic", options.model, {}, {}};
   std::mt19937_64 engine(options.seed);
   for (const int64_t length : options.lengths) {
     std::vector<nmt::EncodedPair> pairs;
     std::uniform_int_distribution<int64_t> any_length(2, length);
-    for (int64_t i = 0; i < options.batch_size * kSyntheticBatches; ++i) {
+    for (int64_t i = 0; i < options.batch_size * synthetic_batches(options.device); ++i) {
       const int64_t tokens = options.mixed ? any_length(engine) : length;
       pairs.push_back({random_sentence(tokens - 1, options.model.source_vocabulary, engine),
                        random_sentence(tokens, options.model.target_vocabulary, engine)});

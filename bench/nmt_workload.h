@@ -39,7 +39,7 @@ struct NmtWorkloadOptions {
 };
 
 /// Of a corpus, training batches as `nmt train` makes them in its first epoch, and the test set cut as `nmt test` does.
-/// Of synthetic sentences, two batches of each length. Throws strobe::Error for data that is missing.
+/// Of synthetic sentences, two batches of each length, on a GPU eight. Throws strobe::Error for data that is missing.
 NmtWorkload nmt_workload(const NmtWorkloadOptions& options);
 
 /// For a model that was not trained: makes pad, bos and eos improbable beyond all others, so that every translation

@@ -106,6 +106,21 @@ TEST(BenchNmt, HasARowForEachTaskAndType) {
                                  "decode flash_attn", "decode imp_flash_attn"));
 }
 
+TEST(BenchNmt, ProfilesTheTrainingWhereAsked) {
+  NmtBenchOptions options = small_options();
+  options.attn_types = {"imp_flash_attn"};
+  options.profile = true;
+  const std::vector<NmtRow> rows = bench(options);
+  ASSERT_EQ(rows.size(), 2u);
+  ASSERT_TRUE(rows[0].profile.has_value());
+  const StepProfile& profile = *rows[0].profile;
+  for (const double ms : {profile.attention, profile.matrix, profile.optimiser, profile.pointwise}) EXPECT_GT(ms, 0.0);
+  EXPECT_GE(profile.wall, profile.attention + profile.matrix + profile.optimiser + profile.pointwise);
+  ASSERT_FALSE(profile.kernels.empty());
+  EXPECT_FALSE(rows[1].profile.has_value());
+  EXPECT_THAT(table(rows), HasSubstr("ms under profiler"));
+}
+
 TEST(BenchNmt, APeerThatCannotStartSaysSoInItsRows) {
   NmtBenchOptions options = small_options();
   options.attn_types = {"imp_flash_attn"};
