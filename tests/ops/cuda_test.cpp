@@ -81,7 +81,7 @@ INSTANTIATE_TEST_SUITE_P(Types, OnGpu,
 
 TEST(FlashOnGpu, SaysWhyNot) {
   if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
-  const Problem p = moved(Problem::dense(1, 8, 8, 1, 1, 64), kGpu);  // fp32
+  const Problem p = moved(Problem::dense(1, 8, 8, 1, 1, 64).cast(at::kFloat), kGpu);
   AttentionOptions options;
   options.attn_type = "imp_flash_attn";
   try {
