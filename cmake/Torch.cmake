@@ -2,6 +2,12 @@
 # overrides CMAKE_CUDA_ARCHITECTURES and adds flags to every target.
 
 file(GLOB STROBE_TORCH_CANDIDATES ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+if(NOT STROBE_TORCH_CANDIDATES AND DEFINED Python_EXECUTABLE)  # pip install without a checkout's .venv: torch of that Python
+  execute_process(COMMAND ${Python_EXECUTABLE} -c
+      "import importlib.util, os; print(os.path.dirname(importlib.util.find_spec('torch').origin))"
+    OUTPUT_VARIABLE STROBE_TORCH_CANDIDATES OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+list(APPEND STROBE_TORCH_CANDIDATES "")  # found none
 list(GET STROBE_TORCH_CANDIDATES 0 STROBE_TORCH_DEFAULT)
 set(STROBE_TORCH_DIR "${STROBE_TORCH_DEFAULT}" CACHE PATH "The folder `torch` of an installed torch 2.11 wheel")
 if(NOT EXISTS "${STROBE_TORCH_DIR}/include/torch/csrc/api/include")
@@ -28,4 +34,4 @@ list(TRANSFORM STROBE_TORCH_LIBRARIES APPEND .so)
 target_link_libraries(strobe_torch INTERFACE
   -Wl,--no-as-needed ${STROBE_TORCH_LIBRARIES} -Wl,--as-needed)
 target_link_options(strobe_torch INTERFACE
-  -Wl,--unresolved-symbols=ignore-in-shared-libs -Wl,-rpath,${STROBE_TORCH_DIR}/lib)
+  -Wl,--unresolved-symbols=ignore-in-shared-libs $<$<NOT:$<BOOL:${STROBE_WHEEL}>>:-Wl,-rpath,${STROBE_TORCH_DIR}/lib>)
