@@ -1,5 +1,6 @@
 #include "bench/memory.h"
 
+#include <ATen/Context.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
@@ -74,6 +75,7 @@ PeakMemory::PeakMemory(at::Device device) : device_(device) {
     record_ = std::make_shared<CpuRecord>();
     scope_ = std::make_unique<CpuScope>(record_);
   } else {
+    at::globalContext().lazyInitDevice(device_.type());  // before its first tensor the allocator knows no device
     baseline_ = device_bytes(device_);
     reset();
   }
