@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bench/profile_report.h"
 #include "bench/report.h"
 #include "train/environment.h"
 
@@ -44,35 +45,12 @@ std::string cells(const std::vector<ClipRow>& rows, const ClipRow& row) {
   return text;
 }
 
-std::string profile_line(const ClipRow& row) {
-  const StepProfile& p = *row.profile;
-  return format("  %-16s %10.2f %10.2f %10.2f %10.2f %10.2f %10.2f\n", row.attn_type.c_str(), p.attention, p.matrix,
-                p.pointwise, p.optimiser, p.host, p.wall);
-}
-
 std::string profiles(const std::vector<ClipRow>& rows) {
   std::string lines;
   for (const ClipRow& row : rows) {
-    if (row.profile) lines += profile_line(row);
+    if (row.profile) lines += profile_line(row.attn_type, *row.profile);
   }
-  if (lines.empty()) return lines;
-  return format("  %-16s %10s %10s %10s %10s %10s %10s\n", "ms under profiler", "attention", "matrix", "pointwise",
-                "optimiser", "host", "wall") +
-         lines;
-}
-
-nlohmann::ordered_json json_of(const StepProfile& profile) {
-  nlohmann::ordered_json json = {{"attention", profile.attention},
-                                 {"matrix", profile.matrix},
-                                 {"pointwise", profile.pointwise},
-                                 {"optimiser", profile.optimiser},
-                                 {"host", profile.host},
-                                 {"wall", profile.wall},
-                                 {"kernels", nlohmann::ordered_json::array()}};
-  for (const ProfiledKernel& kernel : profile.kernels) {
-    json["kernels"].push_back({{"name", kernel.name}, {"ms", kernel.ms}, {"calls", kernel.calls}});
-  }
-  return json;
+  return lines.empty() ? lines : profile_header() + lines;
 }
 
 nlohmann::ordered_json json_row(const std::vector<ClipRow>& rows, const ClipRow& row) {
@@ -89,7 +67,7 @@ nlohmann::ordered_json json_row(const std::vector<ClipRow>& rows, const ClipRow&
   json["ms_max"] = *most;
   if (row.peak_gib) json["peak_gib"] = *row.peak_gib;
   if (const double efficient = efficiency(rows, row); efficient > 0.0) json["efficiency"] = efficient;
-  if (row.profile) json["profile"] = json_of(*row.profile);
+  if (row.profile) json["profile"] = to_json(*row.profile);
   return json;
 }
 
