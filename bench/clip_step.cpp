@@ -92,7 +92,7 @@ double ClipStep::loss() {
   model_->eval();
   const at::Tensor images = clip::normalize_images(batch_.images, format_for(model_->vision_config()));
   const clip::ClipOutput output = model_->forward(images, batch_.ids, /*mask_ratio=*/0.0, batch_.lengths);
-  return clip::pair_loss({output.image_features, output.text_features, output.scale, {}}, {}, options_.ranks)
+  return clip::pair_loss({output.image_features, output.text_features, output.scale, {}, {}}, {}, options_.ranks)
       .loss.item<double>();
 }
 

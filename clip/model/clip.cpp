@@ -66,8 +66,10 @@ at::Tensor ClipImpl::encode_text(const at::Tensor& ids, const at::Tensor& length
 }
 
 ClipOutput ClipImpl::forward(const at::Tensor& images, const at::Tensor& ids, double mask_ratio,
-                             const at::Tensor& lengths) {
-  return {normalized(encode_image(images, mask_ratio)), normalized(encode_text(ids, lengths)), logit_scale_.exp()};
+                             const at::Tensor& lengths, const std::function<void(const at::Tensor&)>& images_done) {
+  const at::Tensor image_features = normalized(encode_image(images, mask_ratio));
+  if (images_done) images_done(image_features);
+  return {image_features, normalized(encode_text(ids, lengths)), logit_scale_.exp()};
 }
 
 void ClipImpl::freeze_vision() {

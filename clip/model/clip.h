@@ -8,6 +8,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <functional>
 #include <memory>
 
 #include "clip/model/batch_norm.h"
@@ -37,8 +38,9 @@ class ClipImpl : public torch::nn::Module {
   /// lengths padding is not computed at all; they are known if given or if the ids are on the CPU.
   at::Tensor encode_text(const at::Tensor& ids, const at::Tensor& lengths = {});
 
+  /// `images_done` is called with the images' features before those of the texts are computed.
   ClipOutput forward(const at::Tensor& images, const at::Tensor& ids, double mask_ratio = 0.0,
-                     const at::Tensor& lengths = {});
+                     const at::Tensor& lengths = {}, const std::function<void(const at::Tensor&)>& images_done = {});
 
   /// No gradient for a tower and its projection. A ResNet's batch norms then use and keep their running statistics, a
   /// text tower drops nothing out, in training too.

@@ -20,15 +20,15 @@ struct Ranks : torch::CustomClassHolder {
 };
 
 struct Gather : torch::autograd::Function<Gather> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& features,
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& /*own*/, const at::Tensor& all,
                             const std::shared_ptr<train::Communicator>& ranks) {
     context->saved_data["ranks"] = c10::IValue::make_capsule(c10::make_intrusive<Ranks>(ranks));
-    return ranks->all_gather(features).flatten(0, 1);
+    return all.flatten(0, 1);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto ranks = context->saved_data["ranks"].toCapsule();
-    return {static_cast<Ranks&>(*ranks).value->scatter_sum(gradients[0]), at::Tensor()};
+    return {static_cast<Ranks&>(*ranks).value->scatter_sum(gradients[0]), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -45,16 +45,18 @@ struct ScaleGradient : torch::autograd::Function<ScaleGradient> {
 
 }  // namespace
 
-at::Tensor gather_own_first(const at::Tensor& features, const std::shared_ptr<train::Communicator>& ranks) {
-  const int64_t size = ranks->size(), rank = ranks->rank();
-  if (size == 1) return features;
-  const at::Tensor all = ranks->all_gather(features.detach());
-  return at::cat(
-      {features, all.narrow(0, 0, rank).flatten(0, 1), all.narrow(0, rank + 1, size - rank - 1).flatten(0, 1)});
+FeatureGather::FeatureGather(const at::Tensor& features, std::shared_ptr<train::Communicator> ranks)
+    : ranks_(std::move(ranks)), gathering_(ranks_->begin_all_gather(features.detach())) {}
+
+at::Tensor FeatureGather::own_first(const at::Tensor& own) {
+  const int64_t size = ranks_->size(), rank = ranks_->rank();
+  if (size == 1) return own;
+  const at::Tensor all = gathering_.wait();
+  return at::cat({own, all.narrow(0, 0, rank).flatten(0, 1), all.narrow(0, rank + 1, size - rank - 1).flatten(0, 1)});
 }
 
-at::Tensor gather_with_gradient(const at::Tensor& features, const std::shared_ptr<train::Communicator>& ranks) {
-  return ranks->size() == 1 ? features : Gather::apply(features, ranks);
+at::Tensor FeatureGather::with_gradient(const at::Tensor& own) {
+  return ranks_->size() == 1 ? own : Gather::apply(own, gathering_.wait(), ranks_);
 }
 
 at::Tensor scale_gradient(const at::Tensor& x, double factor) { return ScaleGradient::apply(x, factor); }

@@ -9,13 +9,24 @@
 
 namespace strobe::clip {
 
-/// [B, D] of this process -> [n*B, D]: its own first, with their gradient, then the others' in the order of their
-/// ranks, which are constants. The same B on all processes; for all of them together.
-at::Tensor gather_own_first(const at::Tensor& features, const std::shared_ptr<train::Communicator>& ranks);
+/// On its way from when it is made: a tower can be computed meanwhile.
+class FeatureGather {
+ public:
+  /// [B, D], the same B on all processes; for all of them together.
+  FeatureGather(const at::Tensor& features, std::shared_ptr<train::Communicator> ranks);
 
-/// [B, D] -> [n*B, D] in the order of the ranks. The gradient of a process's features is summed over what all processes
-/// have made of them; backward too is for all processes together.
-at::Tensor gather_with_gradient(const at::Tensor& features, const std::shared_ptr<train::Communicator>& ranks);
+  /// `own`, the features that it was made of -> [n*B, D]: these first, with their gradient, then the others' in the
+  /// order of their ranks, which are constants.
+  at::Tensor own_first(const at::Tensor& own);
+
+  /// -> [n*B, D] in the order of the ranks. The gradient of a process's features is summed over what all processes have
+  /// made of them; backward too is for all processes together.
+  at::Tensor with_gradient(const at::Tensor& own);
+
+ private:
+  std::shared_ptr<train::Communicator> ranks_;
+  train::Communicator::Gathering gathering_;
+};
 
 /// The same values; the gradient `factor` times as large.
 at::Tensor scale_gradient(const at::Tensor& x, double factor);

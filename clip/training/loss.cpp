@@ -7,7 +7,6 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 
-#include "clip/training/feature_gather.h"
 #include "train/precision.h"
 
 namespace strobe::clip {
@@ -16,10 +15,15 @@ namespace {
 /// Logits up to 100 have steps of 0.06 in fp16.
 at::Tensor at_least_fp32(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat); }
 
+at::Tensor all_of(const at::Tensor& own, FeatureGather& gather, const LossOptions& options) {
+  return options.gather_with_grad ? gather.with_gradient(own) : gather.own_first(own);
+}
+
 at::Tensor gather(const at::Tensor& features, const LossOptions& options,
                   const std::shared_ptr<train::Communicator>& ranks) {
   if (!options.aggregate) return features;
-  return options.gather_with_grad ? gather_with_gradient(features, ranks) : gather_own_first(features, ranks);
+  FeatureGather under_way(features, ranks);
+  return all_of(features, under_way, options);
 }
 
 at::Tensor share_right(const at::Tensor& logits, const at::Tensor& targets) {
@@ -28,11 +32,19 @@ at::Tensor share_right(const at::Tensor& logits, const at::Tensor& targets) {
 
 }  // namespace
 
+std::shared_ptr<FeatureGather> begin_image_gather(const at::Tensor& image, const LossOptions& options,
+                                                  const std::shared_ptr<train::Communicator>& ranks) {
+  if (!options.aggregate || ranks->size() == 1) return nullptr;
+  return std::make_shared<FeatureGather>(at_least_fp32(image), ranks);
+}
+
 PairLoss pair_loss(const PairFeatures& features, const LossOptions& options,
                    const std::shared_ptr<train::Communicator>& ranks) {
   const train::AutocastGuard no_autocast(features.image.device().type(), train::Precision::kFp32);
   const at::Tensor image = at_least_fp32(features.image), text = at_least_fp32(features.text);
-  const at::Tensor all_images = gather(image, options, ranks), all_texts = gather(text, options, ranks);
+  const at::Tensor all_images =
+      features.images ? all_of(image, *features.images, options) : gather(image, options, ranks);
+  const at::Tensor all_texts = gather(text, options, ranks);
   const bool is_local = options.local_loss && options.aggregate;
   const at::Tensor scaled = (is_local ? image : all_images) * at_least_fp32(features.scale);
   const at::Tensor image_logits = at::matmul(scaled, all_texts.t());

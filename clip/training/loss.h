@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "clip/training/feature_gather.h"
 #include "train/distributed/communicator.h"
 
 namespace strobe::clip {
@@ -21,7 +22,8 @@ struct LossOptions {
 /// One process's batch. Features are of length 1, [B, D] and [B, D]; scale is 0-d: exp(logit_scale).
 struct PairFeatures {
   at::Tensor image, text, scale;
-  at::Tensor teacher;  // [B, D'] of the teacher's image tower; undefined: no distillation
+  at::Tensor teacher;                     // [B, D'] of the teacher's image tower; undefined: no distillation
+  std::shared_ptr<FeatureGather> images;  // `image` on its way already (begin_image_gather); null: it begins here
 };
 
 struct PairLoss {
@@ -30,6 +32,10 @@ struct PairLoss {
       image_to_text;  // 0-d: share of the images whose own text has the largest logit; undefined unless asked for
   at::Tensor text_to_image;
 };
+
+/// Sends the images' features, so that they are there when the texts' are computed. Null where nothing is gathered.
+std::shared_ptr<FeatureGather> begin_image_gather(const at::Tensor& image, const LossOptions& options,
+                                                  const std::shared_ptr<train::Communicator>& ranks);
 
 /// (CE over rows + CE over columns) / 2 of scale * image @ text^T, plus kd_weight times the distillation's loss. The
 /// similarities are computed in fp32 at least, whatever autocast says.

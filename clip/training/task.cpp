@@ -107,13 +107,19 @@ at::Tensor ClipTask::substituted(const at::Tensor& own, at::Tensor Pending::*cac
 PairFeatures ClipTask::features(const Pending& pending) {
   const Batch& batch = pending.batch;
   if (options_.accumulation > 1) train::set_random_state(device_, pending.random);
-  const ClipOutput output = parts_.model->forward(batch.images, batch.texts, options_.mask_ratio, batch.lengths);
+  std::shared_ptr<FeatureGather> images;
+  const auto begin_gather = [&](const at::Tensor& features) {
+    if (options_.accumulation == 1) images = begin_image_gather(features, options_.loss, ranks_);
+  };
+  const ClipOutput output =
+      parts_.model->forward(batch.images, batch.texts, options_.mask_ratio, batch.lengths, begin_gather);
   if (options_.accumulation == 1) {
-    return {output.image_features, output.text_features, output.scale, teacher_features(batch)};
+    return {output.image_features, output.text_features, output.scale, teacher_features(batch), images};
   }
   PairFeatures all = {substituted(output.image_features, &Pending::image, pending.index),
                       substituted(output.text_features, &Pending::text, pending.index),
                       output.scale,
+                      {},
                       {}};
   if (!parts_.teacher.is_empty()) all.teacher = substituted(pending.teacher, &Pending::teacher, pending.index);
   return all;

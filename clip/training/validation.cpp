@@ -48,7 +48,7 @@ at::Tensor in_batch(const ClipOutput& output, const std::shared_ptr<train::Commu
   LossOptions options;
   options.aggregate = false;
   options.accuracy = true;
-  const PairLoss loss = pair_loss({output.image_features, output.text_features, output.scale, {}}, options, alone);
+  const PairLoss loss = pair_loss({output.image_features, output.text_features, output.scale, {}, {}}, options, alone);
   const auto count = static_cast<double>(output.image_features.size(0));
   return at::stack({loss.loss, loss.image_to_text, loss.text_to_image}).to(at::kDouble) * count;
 }

@@ -14,6 +14,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 #include <torch/csrc/distributed/c10d/comm.hpp>
 #include <utility>
 
@@ -147,14 +148,26 @@ void Communicator::broadcast(at::Tensor& tensor) {
   guarded([&] { group_->process_group->broadcast(tensors)->wait(); });
 }
 
-at::Tensor Communicator::all_gather(const at::Tensor& tensor) {
-  if (!group_) return tensor.unsqueeze(0);
-  at::Tensor part = tensor.contiguous().view(-1);
-  at::Tensor gathered = at::empty({size() * part.numel()}, part.options());
-  guarded([&] { group_->process_group->_allgather_base(gathered, part)->wait(); });
+Communicator::Gathering Communicator::begin_all_gather(const at::Tensor& tensor) {
+  Gathering gathering;
+  if (!group_) {
+    gathering.gathered_ = tensor.unsqueeze(0);
+    return gathering;
+  }
+  at::Tensor part = tensor.contiguous().view(-1), all = at::empty({size() * part.numel()}, part.options());
+  c10::intrusive_ptr<c10d::Work> work;
+  guarded([&] { work = group_->process_group->_allgather_base(all, part); });
+  // `part` is kept until the transfer has ended.
+  gathering.arrive_ = [this, work, part] { guarded([&] { work->wait(); }); };
   std::vector<int64_t> sizes = tensor.sizes().vec();
   sizes.insert(sizes.begin(), size());
-  return gathered.view(sizes);
+  gathering.gathered_ = all.view(sizes);
+  return gathering;
+}
+
+at::Tensor Communicator::Gathering::wait() {
+  if (arrive_) arrive_();
+  return gathered_;
 }
 
 at::Tensor Communicator::scatter_sum(const at::Tensor& tensor) {

@@ -16,7 +16,7 @@
 
 namespace c10d {
 class ProcessGroup;
-}
+}  // namespace c10d
 namespace torch::nn {
 class Module;
 }
@@ -55,7 +55,21 @@ class Communicator {
   void sum(at::Tensor& tensor);
   void broadcast(at::Tensor& tensor);  // from rank 0
   /// [size, ...]: the tensors of all ranks in their order.
-  at::Tensor all_gather(const at::Tensor& tensor);
+  at::Tensor all_gather(const at::Tensor& tensor) { return begin_all_gather(tensor).wait(); }
+
+  /// An all_gather under way. Must go before its communicator.
+  class Gathering {
+   public:
+    at::Tensor wait();  // once
+
+   private:
+    friend class Communicator;
+    std::function<void()> arrive_;  // none: alone
+    at::Tensor gathered_;
+  };
+  /// What is computed between this and wait() runs beside the transfer.
+  Gathering begin_all_gather(const at::Tensor& tensor);
+
   /// [size * n, ...] of every rank -> [n, ...]: the own part of their sum.
   at::Tensor scatter_sum(const at::Tensor& tensor);
 
