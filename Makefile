@@ -3,7 +3,7 @@
 STROBE_CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 0)
 PRESET := $(if $(filter 1,$(STROBE_CUDA)),cuda,cpu)
 
-.PHONY: all setup demo demo-clip test asan format clean help
+.PHONY: all setup demo demo-clip wheel test asan format clean help
 
 all: setup  ## build the program: build/strobe
 	scripts/build.sh $(PRESET) strobe strobe_ops
@@ -16,6 +16,9 @@ demo: all  ## train the three attention types on the built-in corpus and compare
 
 demo-clip: all  ## train a small Chinese-CLIP on emoji and answer Chinese queries with pictures
 	scripts/demo_clip.sh
+
+wheel: setup  ## the Python wheels, strobe and the drop-in for flash_attn: build/wheels/
+	scripts/wheel.sh $(PRESET)
 
 test:  ## install the test oracles too, build, run every test
 	scripts/test.sh $(PRESET)

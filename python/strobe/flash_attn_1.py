@@ -149,6 +149,6 @@ class FlashMHA(nn.Module):
     def forward(self, x: Tensor, key_padding_mask: Tensor | None = None,
                 need_weights: bool = False) -> tuple[Tensor, None]:
         """x [batch, seqlen, embed_dim], key_padding_mask [batch, seqlen] bool, true where a token is kept -> (like x, None)."""
-        qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.Wqkv(x).reshape(*x.shape[:-1], 3, self.num_heads, self.head_dim)
         out, weights = self.inner_attn(qkv, key_padding_mask, causal=self.causal, need_weights=need_weights)
         return self.out_proj(out.flatten(-2)), weights

@@ -48,4 +48,4 @@ class Packing(NamedTuple):
 
     def unpack(self, t: Tensor) -> Tensor:
         """[B * N, ...] -> [B, N, ...]"""
-        return _Permute.apply(t, self.place, self.order).unflatten(0, (self.batch, self.max_seqlen))
+        return _Permute.apply(t, self.place, self.order).reshape(self.batch, self.max_seqlen, *t.shape[1:])

@@ -24,6 +24,7 @@ _NOT_OFFERED = {
 }
 # transformers' own mask functions that attend() expresses, by qualified name.
 _EXPRESSED = ("causal_mask_function", "bidirectional_mask_function", "sliding_window_overlay.<locals>.inner_mask")
+_BIDIRECTIONAL = "bidirectional_mask_function"
 
 
 def register() -> None:
@@ -45,22 +46,35 @@ def _check_mask_function(function: Callable[..., Any]) -> None:
     parts = [function]
     if function.__qualname__ == "and_masks.<locals>.and_mask":
         parts = [part for cell in function.__closure__ or () for part in cell.cell_contents]
-    for part in parts:
-        if part.__qualname__ not in _EXPRESSED:
+    for name in [part.__qualname__ for part in parts]:
+        if name not in _EXPRESSED:
             raise NotOffered('attn_implementation="strobe": mask: expected padding, causality and a causal sliding window, '
-                             f"found {part.__qualname__.split('.')[0]}")
+                             f"found {name.split('.')[0]}")
+
+
+def _assert_one_sequence_a_row(function: Callable[..., Any], batch_size: int, rows: Tensor) -> None:
+    """The same while torch.compile traces, which shows no names and adds packed sequences to every mask: where a token does not see
+    the one before it, the compiled program stops.
+    """
+    batch = torch.arange(batch_size, device=rows.device)[:, None]
+    seen = function(batch, batch.new_zeros(()), rows[None, 1:], rows[None, :-1])
+    torch._assert_async(seen.all(), 'attn_implementation="strobe": mask: expected one sequence a row, found several')
 
 
 def mask(batch_size: int, kv_length: int, mask_function: Callable[..., Any], cache_position: Tensor | None = None,
          q_length: int | None = None, q_offset: int | Tensor = 0, kv_offset: int | Tensor = 0,
-         attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
+         attention_mask: Tensor | None = None, device: torch.device | None = None, **_: Any) -> Tensor | None:
     """What attend() is given for the mask that transformers describes; attention_mask is [B, tokens so far] bool."""
-    _check_mask_function(mask_function)
     if cache_position is not None:  # transformers before 5.4
         q_length, q_offset = cache_position.shape[0], cache_position[0]
+    device = _device(attention_mask, q_offset, device)
+    if torch.compiler.is_compiling():
+        _assert_one_sequence_a_row(mask_function, batch_size, torch.arange(q_length, device=device) + q_offset)
+    else:
+        _check_mask_function(mask_function)
     if kv_length == q_length and attention_mask is None:
         return None
-    keys = torch.arange(kv_length, device=_device(attention_mask, q_offset)) + kv_offset
+    keys = torch.arange(kv_length, device=device) + kv_offset
     kept = (keys < q_offset + q_length).expand(batch_size, -1)  # a preallocated cache is longer than what it holds
     if attention_mask is not None:
         shown = torch.nn.functional.pad(attention_mask.bool(), (0, max(0, kv_length - attention_mask.shape[1])))
@@ -73,18 +87,18 @@ def mask(batch_size: int, kv_length: int, mask_function: Callable[..., Any], cac
     padded_right = bool((kept == (keys - kv_offset < lengths[:, None])).all())
     if kv_length == q_length:
         return lengths if padded_right else kept
-    last = (q_offset + q_length - 1 - kv_offset) if mask_function.__qualname__ != "bidirectional_mask_function" else None
-    if last is not None and not kept[:, last].all():
+    newest = q_offset + q_length - 1 - kv_offset
+    if mask_function.__qualname__ != _BIDIRECTIONAL and not kept[:, newest].all():
         raise NotOffered('attn_implementation="strobe": attention_mask: expected padding on the left where a cache holds earlier '
                          "tokens, found it on the right of the newest")
     return kept
 
 
-def _device(attention_mask: Tensor | None, q_offset: int | Tensor) -> torch.device | None:
+def _device(attention_mask: Tensor | None, q_offset: int | Tensor, device: torch.device | None) -> torch.device | None:
     for t in (attention_mask, q_offset):
         if isinstance(t, Tensor):
             return t.device
-    return None
+    return device
 
 
 def _is_causal(module: torch.nn.Module, is_causal: bool | None) -> bool:
