@@ -57,7 +57,7 @@ def test_autocast_casts(function):
     assert q.grad.dtype == torch.float32
 
 
-def calls():
+def calls():  # what a program does with the functions, as functions of q, k and v
     cu = torch.tensor([0, 11, 40], dtype=torch.int32)
     kept = torch.rand(2, 40) > 0.4
     module = FlashMHA(64, 2, dtype=DTYPES[-1])

@@ -76,8 +76,8 @@ def compare(make, outputs, dtype, kept):
         model = make(implementation, precision).eval()
         model.load_state_dict({n: p.to(dtype) for n, p in make("eager", dtype).state_dict().items()})
         out = outputs(model, kept)
-        gradients = torch.autograd.grad(out.float().square().mean() if precision != torch.float64 else out.square().mean(),
-                                        [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+        loss = (out if precision == torch.float64 else out.float()).square().sum()
+        gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
         results.append([out.detach(), torch.cat([g.flatten() for g in gradients if g is not None])])
     for i, values in enumerate(zip(*results)):
         check(*values, factor=2 if i == 0 else 3, scores=8.0)
@@ -97,6 +97,7 @@ def test_chinese_clip(dtype, padding):
     compare(clip, clip_outputs, dtype, kept)
 
 
+@pytest.mark.skipif(DEVICE == "cuda", reason="a random model's choices in fp16 are ties")
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_decoding_with_a_cache(cache):
     """Greedy decoding of a batch padded on the left writes what eager attention writes."""
@@ -124,8 +125,7 @@ def test_decoding_goes_on_from_right_padding_one_token_at_a_time():
     torch.testing.assert_close(*logits, atol=1e-4 if DEVICE == "cpu" else 2e-2, rtol=1e-3 if DEVICE == "cpu" else 2e-2)
 
 
-@pytest.mark.parametrize("padding", ["none", "right", "left"])
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("kind, padding", [("llama", "none"), ("mistral", "left")])
 def test_compiles(kind, padding):
     model = decoder("strobe", DTYPES[-1], kind).eval()
     kept = torch.ones(3, TOKENS, dtype=torch.bool) if padding == "none" else padded(padding)
