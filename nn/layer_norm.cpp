@@ -7,6 +7,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ops/pointwise.h"
+
 namespace strobe::nn {
 namespace {
 
@@ -40,6 +42,7 @@ struct LayerNormIn16Bits : torch::autograd::Function<LayerNormIn16Bits> {
 }  // namespace
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  if (ops::fuses_layer_norm(x)) return std::get<1>(ops::layer_norm(x, weight, bias, eps));
   const bool is_16_bit = x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16;
   return is_16_bit ? LayerNormIn16Bits::apply(x, weight, bias, eps)
                    : at::layer_norm(x, {x.size(-1)}, weight, bias, eps);

@@ -2,14 +2,15 @@
 
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/gelu.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include "clip/model/names.h"
+#include "nn/activation.h"
 #include "nn/attend.h"
 #include "nn/checkpointing.h"
 #include "nn/dropout.h"
+#include "nn/residual_norm.h"
 #include "strobe/types.h"
 
 namespace strobe::clip {
@@ -79,10 +80,12 @@ at::Tensor BertLayerImpl::forward_first(const at::Tensor& x, const TextBatch& te
 }
 
 at::Tensor BertLayerImpl::after_attention(const at::Tensor& x, const at::Tensor& attended) {
-  const at::Tensor y =
-      attention_norm_->forward(nn::add_dropout(x, attention_dense_->forward(attended), hidden_dropout_, is_training()));
-  const at::Tensor z = output_dense_->forward(at::gelu(intermediate_->forward(y)));
-  return output_norm_->forward(nn::add_dropout(y, z, hidden_dropout_, is_training()));
+  const auto add_and_norm = [&](const at::Tensor& residual, const at::Tensor& input, const nn::Linear& linear,
+                                const nn::LayerNorm& norm) {
+    return nn::residual_norm(residual, input, linear, norm, hidden_dropout_, is_training()).normed;
+  };
+  const at::Tensor y = add_and_norm(x, attended, attention_dense_, attention_norm_);
+  return add_and_norm(y, nn::gelu_linear(y, intermediate_, nn::Gelu::kExact), output_dense_, output_norm_);
 }
 
 BertImpl::BertImpl(const TextConfig& config, const ClipOptions& options)
@@ -102,7 +105,9 @@ at::Tensor BertImpl::embed(const TextBatch& texts) {
   // All tokens are of the first type; it is added to the few positions, not to the many tokens.
   const at::Tensor positions = positions_.narrow(0, 0, texts.longest()) + types_.select(0, 0);
   const at::Tensor x = at::embedding(words_, texts.ids, kPad) + texts.at_positions(positions);
-  return nn::dropout(norm_->forward(x), config_.hidden_dropout, is_training());
+  const at::Tensor dropped = nn::dropout(norm_->forward(x), config_.hidden_dropout, is_training());
+  // Between the layers a GPU keeps what products take, as it does in the image tower.
+  return dropped.is_cuda() ? nn::for_products(dropped) : dropped;
 }
 
 at::Tensor BertImpl::run(const BertLayer& layer, const at::Tensor& x, const TextBatch& texts, bool first_only) const {

@@ -16,10 +16,10 @@
 #include <cmath>
 
 #include "clip/model/names.h"
+#include "nn/activation.h"
 #include "nn/attend.h"
 #include "nn/checkpointing.h"
 #include "nn/init.h"
-#include "nn/quick_gelu.h"
 #include "strobe/types.h"
 
 namespace strobe::clip {
@@ -57,24 +57,24 @@ ResidualAttentionBlockImpl::ResidualAttentionBlockImpl(int64_t width, int64_t he
   out_proj_->bias.zero_();
 }
 
-at::Tensor ResidualAttentionBlockImpl::mlp(const at::Tensor& x) {
-  return x + c_proj_->forward(nn::quick_gelu(c_fc_->forward(ln_2_->forward(x))));
+nn::NormedSum ResidualAttentionBlockImpl::mlp(const nn::NormedSum& x, const nn::LayerNorm& next) {
+  return nn::residual_norm(x.sum, nn::gelu_linear(x.normed, c_fc_, nn::Gelu::kQuick), c_proj_, next);
 }
 
-at::Tensor ResidualAttentionBlockImpl::forward(const at::Tensor& x) {
-  const at::Tensor qkv = nn::linear(ln_1_->forward(x), in_proj_weight_, in_proj_bias_);
-  return mlp(x + out_proj_->forward(nn::attend(qkv, heads_, nn::attention_options(attn_type_, 0.0))));
+nn::NormedSum ResidualAttentionBlockImpl::forward(const nn::NormedSum& x, const nn::LayerNorm& next) {
+  const at::Tensor qkv = nn::linear(x.normed, in_proj_weight_, in_proj_bias_);
+  const at::Tensor attended = nn::attend(qkv, heads_, nn::attention_options(attn_type_, 0.0));
+  return mlp(nn::residual_norm(x.sum, attended, out_proj_, ln_2_), next);
 }
 
-at::Tensor ResidualAttentionBlockImpl::forward_first(const at::Tensor& x) {
+nn::NormedSum ResidualAttentionBlockImpl::forward_first(const nn::NormedSum& x, const nn::LayerNorm& next) {
   const std::vector<int64_t> parts = {width_, 2 * width_};  // queries; keys and values
   const auto weights = nn::for_products(in_proj_weight_).split_with_sizes(parts);
   const auto biases = nn::for_products(in_proj_bias_).split_with_sizes(parts);
-  const at::Tensor input = ln_1_->forward(x);
-  const at::Tensor q = nn::linear(input.narrow(1, 0, 1), weights[0], biases[0]);
-  const at::Tensor kv = nn::linear(input, weights[1], biases[1]);
+  const at::Tensor q = nn::linear(x.normed.narrow(1, 0, 1), weights[0], biases[0]);
+  const at::Tensor kv = nn::linear(x.normed, weights[1], biases[1]);
   const at::Tensor attended = nn::attend(q, kv, heads_, nn::attention_options(attn_type_, 0.0));
-  return mlp(x.select(1, 0) + out_proj_->forward(attended.select(1, 0)));
+  return mlp(nn::residual_norm(x.sum.select(1, 0), attended.select(1, 0), out_proj_, ln_2_), next);
 }
 
 VisionTransformerImpl::VisionTransformerImpl(const VisionConfig& config, const ClipOptions& options)
@@ -127,20 +127,32 @@ at::Tensor VisionTransformerImpl::embed(const at::Tensor& images, double mask_ra
   return at::cat({first.expand({images.size(0), 1, -1}), at::linear(x, weight) + positions}, 1);
 }
 
-at::Tensor VisionTransformerImpl::run(const ResidualAttentionBlock& block, const at::Tensor& x, bool first_only) const {
-  const auto compute = [layer = block.ptr(), first_only](const at::Tensor& input) {
-    return first_only ? layer->forward_first(input) : layer->forward(input);
-  };
-  return grad_checkpointing_ ? nn::checkpoint(compute, x, block->parameters()) : compute(x);
+at::Tensor VisionTransformerImpl::transform(const at::Tensor& embedded) {
+  if (grad_checkpointing_) return transform_checkpointed(embedded);
+  nn::NormedSum x = {embedded, blocks_.front()->first_norm()->forward(embedded)};
+  for (std::size_t i = 0; i + 1 < blocks_.size(); ++i) x = blocks_[i]->forward(x, blocks_[i + 1]->first_norm());
+  return blocks_.back()->forward_first(x, ln_post_).normed;
+}
+
+/// Each block norms its own input and gives the sum alone, so that one tensor a block is kept.
+at::Tensor VisionTransformerImpl::transform_checkpointed(at::Tensor x) {
+  const nn::LayerNorm none(nullptr);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const bool is_last = i + 1 == blocks_.size();
+    const auto compute = [block = blocks_[i].ptr(), is_last, none](const at::Tensor& input) {
+      const nn::NormedSum normed = {input, block->first_norm()->forward(input)};
+      return is_last ? block->forward_first(normed, none).sum : block->forward(normed, none).sum;
+    };
+    x = nn::checkpoint(compute, x, blocks_[i]->parameters());
+  }
+  return ln_post_->forward(x);
 }
 
 at::Tensor VisionTransformerImpl::forward(const at::Tensor& images, double mask_ratio) {
   if (mask_ratio < 0.0 || mask_ratio >= 1.0) {
     throw Error(fmt::format("image encoder: mask_ratio: expected at least 0 and less than 1, found {}", mask_ratio));
   }
-  at::Tensor x = ln_pre_->forward(embed(images, mask_ratio));
-  for (std::size_t i = 0; i < blocks_.size(); ++i) x = run(blocks_[i], x, /*first_only=*/i + 1 == blocks_.size());
-  return at::matmul(ln_post_->forward(x), proj_);
+  return at::matmul(transform(ln_pre_->forward(embed(images, mask_ratio))), proj_);
 }
 
 }  // namespace strobe::clip

@@ -12,22 +12,26 @@
 #include "clip/model/vision_tower.h"
 #include "nn/layer_norm.h"
 #include "nn/linear.h"
+#include "nn/residual_norm.h"
 
 namespace strobe::clip {
 
-/// x + attention(ln_1(x)), then x + mlp(ln_2(x)).
+/// x + attention(ln_1(x)), then x + mlp(ln_2(x)). The sums are taken together with the norms behind them, so a block
+/// takes its input normed by its ln_1 and norms its output for the next.
 class ResidualAttentionBlockImpl : public torch::nn::Module {
  public:
   ResidualAttentionBlockImpl(int64_t width, int64_t heads, const std::string& attn_type);
 
-  /// x [B, N, width] -> [B, N, width].
-  at::Tensor forward(const at::Tensor& x);
+  nn::LayerNorm first_norm() const { return ln_1_; }
+
+  /// x [B, N, width] and ln_1 of it -> [B, N, width] and `next` of it, unless that is empty.
+  nn::NormedSum forward(const nn::NormedSum& x, const nn::LayerNorm& next);
 
   /// Row 0 of forward(x), [B, width], computing nothing for the other rows but their keys and values.
-  at::Tensor forward_first(const at::Tensor& x);
+  nn::NormedSum forward_first(const nn::NormedSum& x, const nn::LayerNorm& next);
 
  private:
-  at::Tensor mlp(const at::Tensor& x);
+  nn::NormedSum mlp(const nn::NormedSum& x, const nn::LayerNorm& next);
 
   int64_t width_, heads_;
   std::string attn_type_;
@@ -53,7 +57,9 @@ class VisionTransformerImpl : public VisionTower {
   /// [B, kept] int64, which patches of each image.
   at::Tensor kept_patches(const at::Tensor& images, double mask_ratio) const;
   at::Tensor embed(const at::Tensor& images, double mask_ratio) const;
-  at::Tensor run(const ResidualAttentionBlock& block, const at::Tensor& x, bool first_only) const;
+  /// Through all blocks, then ln_post: the class token's row, [B, width].
+  at::Tensor transform(const at::Tensor& embedded);
+  at::Tensor transform_checkpointed(at::Tensor x);
 
   VisionConfig config_;
   bool grad_checkpointing_;
