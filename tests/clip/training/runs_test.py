@@ -42,18 +42,21 @@ def picture(generator):
     return base64.b64encode(buffer.getvalue())
 
 
+def write_data(folder):
+    generator = random.Random(3)
+    for split, count in (("train", PAIRS), ("valid", 10)):
+        write_lmdb(folder / split / "imgs", {**{i: picture(generator) for i in range(count)},
+                                             "num_images": str(count).encode()})
+        text = lambda: "".join(generator.choices(WORDS, k=generator.randint(2, 9)))
+        write_lmdb(folder / split / "pairs", {**{i: pickle.dumps((i, 100 + i, text())) for i in range(count)},
+                                              "num_samples": str(count).encode()})
+
+
 @pytest.fixture(scope="module")
 def data():
-    generator = random.Random(3)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as path:
-        folder = pathlib.Path(path)
-        for split, count in (("train", PAIRS), ("valid", 10)):
-            write_lmdb(folder / split / "imgs", {**{i: picture(generator) for i in range(count)},
-                                                 "num_images": str(count).encode()})
-            text = lambda: "".join(generator.choices(WORDS, k=generator.randint(2, 9)))
-            write_lmdb(folder / split / "pairs", {**{i: pickle.dumps((i, 100 + i, text())) for i in range(count)},
-                                                  "num_samples": str(count).encode()})
-        yield folder
+        write_data(pathlib.Path(path))
+        yield pathlib.Path(path)
 
 
 def command(data, logs, *more, name="run"):
