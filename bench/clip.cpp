@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -31,7 +32,10 @@ struct PeerProgram {
   const char* name;
   const char* script;
 };
-constexpr PeerProgram kPeers[] = {{"cn_clip", "cn_clip_step.py"}, {"transformers", "chinese_clip_step.py"}};
+constexpr PeerProgram kPeers[] = {{"cn_clip", "cn_clip_step.py"},
+                                  {"cn_clip_flash", "cn_clip_flash_step.py"},
+                                  {"transformers", "chinese_clip_step.py"},
+                                  {"transformers_strobe", "chinese_clip_strobe_step.py"}};
 
 /// One size: its batch, the file for the peers.
 class SizeBench {
@@ -69,7 +73,8 @@ class SizeBench {
                  "--threads", std::to_string(at::get_num_threads()), "--device",
                  options_.device.is_cpu() ? "cpu" : "cuda"});
       versions.update(peer.versions());
-      require_our_loss(peer.ask({{"do", "loss"}}).at("loss").get<double>());
+      row.loss = peer.ask({{"do", "loss"}}).at("loss").get<double>();
+      require_our_loss(*row.loss);
       const nlohmann::json answer = peer.ask(
           {{"do", "measure"}, {"warmups", kWarmups}, {"repetitions", options_.repetitions}, {"steps", options_.steps}});
       row.ms = answer.at("ms").get<std::vector<double>>();
@@ -97,7 +102,8 @@ class SizeBench {
   void fill(ClipRow& row, std::optional<PeakMemory>& peak, const clip::Clip& model, const ClipBatch& batch,
             const std::shared_ptr<train::Communicator>& ranks) {
     ClipStep step(model, batch, options_.settings, options_.device, ranks);
-    if (!loss_ && !options_.peer_python.empty()) loss_ = step.loss();
+    if (!options_.peer_python.empty()) row.loss = step.loss();
+    if (!loss_) loss_ = row.loss;
     for (int64_t i = 0; i < kWarmups; ++i) step.run();
     train::synchronize(options_.device);
     peak->reset();
@@ -147,6 +153,12 @@ class SizeBench {
 
 }  // namespace
 
+std::vector<std::string> peer_names() {
+  std::vector<std::string> names;
+  for (const PeerProgram& program : kPeers) names.emplace_back(program.name);
+  return names;
+}
+
 nlohmann::ordered_json bench_clip(const ClipBenchOptions& options, const Measured& measured) {
   if (!options.peer_python.empty() && options.ranks->size() > 1) {
     throw Error("bench clip: peers: expected one process, found " + std::to_string(options.ranks->size()));
@@ -159,7 +171,10 @@ nlohmann::ordered_json bench_clip(const ClipBenchOptions& options, const Measure
       train::release_cached_memory(options.device);
     }
     if (options.peer_python.empty()) continue;
-    for (const PeerProgram& program : kPeers) measured(bench.peer(program, versions));
+    for (const PeerProgram& program : kPeers) {
+      const bool wanted = std::find(options.peers.begin(), options.peers.end(), program.name) != options.peers.end();
+      if (wanted) measured(bench.peer(program, versions));
+    }
   }
   return versions;
 }

@@ -25,8 +25,9 @@ struct ClipBenchOptions {
   int64_t batch = 0;  // of a GPU; 0: the size's
   ClipSettings settings;
   at::Device device = at::kCPU;
-  std::string peer_python;  // empty: ours alone
-  bool profile = false;     // of ours
+  std::string peer_python;                                       // empty: ours alone
+  std::vector<std::string> peers = {"cn_clip", "transformers"};  // of peer_names()
+  bool profile = false;                                          // of ours
   int64_t repetitions = 10;
   int64_t steps = 3;  // of a repetition, in a row without waiting for the device
   uint64_t seed = 1;
@@ -38,13 +39,18 @@ struct ClipRow {
   std::string size;
   int64_t batch = 0;      // of a GPU
   int64_t gpus = 1;       // processes, on the CPU too
-  std::string attn_type;  // ours, "cn_clip" or "transformers"
+  std::string attn_type;  // ours or a peer
   ContenderResult::Status status = ContenderResult::Status::kMeasured;
   std::string why;                 // where it cannot run
   std::vector<double> ms;          // of a step, one for each repetition
   std::optional<double> peak_gib;  // the most that tensors take at once, model and optimiser included
+  std::optional<double> loss;      // in evaluation mode; where there are peers
   std::optional<StepProfile> profile;
 };
+
+/// "cn_clip" and "transformers" as they are, and "cn_clip_flash" and "transformers_strobe", which attend with strobe's
+/// Python package.
+std::vector<std::string> peer_names();
 
 /// Calls `measured` with each row when it is there, size by size; returns the peers' versions. One contender at a time
 /// is in memory, with the same weights and the same batch. A peer must find our loss before it is timed; else its row

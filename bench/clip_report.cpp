@@ -66,6 +66,7 @@ nlohmann::ordered_json json_row(const std::vector<ClipRow>& rows, const ClipRow&
   json["ms_min"] = *least;
   json["ms_max"] = *most;
   if (row.peak_gib) json["peak_gib"] = *row.peak_gib;
+  if (row.loss) json["loss"] = *row.loss;
   if (const double efficient = efficiency(rows, row); efficient > 0.0) json["efficiency"] = efficient;
   if (row.profile) json["profile"] = to_json(*row.profile);
   return json;

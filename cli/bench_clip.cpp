@@ -93,6 +93,9 @@ void add_bench_clip(CLI::App& parent) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app->add_flag("--profile", a->bench.profile, "Also say where the time of our steps goes");
+  app->add_option("--peers", a->bench.peers, "Of --peer-python; cn_clip and transformers without it")
+      ->check(one_of(bench::peer_names()))
+      ->delimiter(',');
   app->add_option("--peer-python", a->bench.peer_python,
                   "A Python with torch, cn_clip and transformers, which make the same step, for comparison");
   a->run.add_to(*app);

@@ -63,7 +63,7 @@ def text_config(text):
 
 
 class Vit(torch.nn.Module):
-    def __init__(self, workload):
+    def __init__(self, workload, attn_implementation):
         super().__init__()
         vision, text = workload["vision"], workload["text"]
         config = ChineseCLIPConfig(
@@ -73,7 +73,7 @@ class Vit(torch.nn.Module):
                 "num_hidden_layers": vision["layers"][0],
                 "num_attention_heads": vision["width"] // vision["head_width"],
                 "image_size": vision["image_resolution"], "patch_size": vision["patch_size"]})
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = attn_implementation
         self.clip = ChineseCLIPModel(config)
         missing, unexpected = self.clip.load_state_dict(renamed(workload["model"]), strict=False)
         missing = [name for name in missing if not name.endswith("position_ids")]
@@ -89,7 +89,7 @@ class Vit(torch.nn.Module):
 
 
 class ResNet(torch.nn.Module):
-    def __init__(self, workload):
+    def __init__(self, workload, attn_implementation):
         from cn_clip.clip.model import ModifiedResNet
         super().__init__()
         vision, weights = workload["vision"], workload["model"]
@@ -100,7 +100,7 @@ class ResNet(torch.nn.Module):
         self.visual.load_state_dict(
             {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")})
         config = text_config(workload["text"])
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = attn_implementation
         self.text = ChineseCLIPTextModel(config, add_pooling_layer=False)
         self.text.load_state_dict(
             {name.removeprefix("bert."): value for name, value in weights.items() if name.startswith("bert.")},
@@ -116,8 +116,8 @@ class ResNet(torch.nn.Module):
         return contrastive_loss(self.logit_scale.exp() * image @ text.t())
 
 
-def make_model(workload):
-    return (Vit if workload["vision"]["patch_size"] > 0 else ResNet)(workload)
+def make_model(workload, attn_implementation="sdpa"):
+    return (Vit if workload["vision"]["patch_size"] > 0 else ResNet)(workload, attn_implementation)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 import torch
-from cn_clip.clip.model import CLIP
+from cn_clip.clip.model import CLIP, convert_state_dict
 
 from clip_training import contrastive_loss, main
 
@@ -14,7 +14,7 @@ class Model(CLIP):
         return contrastive_loss(logit_scale.mean() * image_features @ text_features.t())
 
 
-def make_model(workload):
+def make_model(workload, use_flash_attention=False):
     vision, text = workload["vision"], workload["text"]
     is_vit = vision["patch_size"] > 0
     model = Model(
@@ -26,8 +26,9 @@ def make_model(workload):
         **{f"text_{name}": text[name] for name in (
             "hidden_size", "initializer_range", "intermediate_size", "max_position_embeddings", "num_attention_heads",
             "num_hidden_layers", "type_vocab_size")},
-        vocab_size=text["vocab_size"])
-    model.load_state_dict(workload["model"])
+        vocab_size=text["vocab_size"], use_flash_attention=use_flash_attention)
+    weights = workload["model"]
+    model.load_state_dict(convert_state_dict(dict(weights)) if use_flash_attention else weights)
     return model.float()
 
 
