@@ -5,6 +5,8 @@ For the rest (dtypes, dropout, softmax_scale, return_attn_probs, errors) see str
 max_seqlen_q], -inf beyond a sequence's end.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -61,8 +63,8 @@ def flash_attn_unpadded_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tens
                              causal: bool = False, return_attn_probs: bool = False,
                              deterministic: bool = False) -> Result:
     """q [total_q, nheads, head_dim], k and v [total_k, nheads, head_dim], cu_seqlens [batch + 1] int32 -> out like q."""
-    options = dict(dropout_p=dropout_p, softmax_scale=softmax_scale, deterministic=deterministic,
-                   return_attn_probs=return_attn_probs)
+    options: dict[str, Any] = dict(dropout_p=dropout_p, softmax_scale=softmax_scale, deterministic=deterministic,
+                                   return_attn_probs=return_attn_probs)
     if causal and cu_seqlens_q is not cu_seqlens_k:
         return _causal_from_the_top(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options)
     return _varlen(torch.ops.strobe.attention, q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
@@ -111,7 +113,8 @@ class FlashAttention(nn.Module):
             the output, qkv's shape without the 3, and None in the place of the weights
         """
         refuse("FlashAttention", "need_weights", "attention probabilities", need_weights, expected=False)
-        options = dict(dropout_p=self.dropout_p if self.training else 0.0, softmax_scale=self.softmax_scale, causal=causal)
+        options: dict[str, Any] = dict(dropout_p=self.dropout_p if self.training else 0.0,
+                                       softmax_scale=self.softmax_scale, causal=causal)
         if cu_seqlens is not None:
             if max_s is None:
                 raise ValueError("FlashAttention: max_s: expected the longest sequence beside cu_seqlens, found None")

@@ -38,7 +38,8 @@ class _Probabilities:
 
 PROBABILITIES = _Probabilities()
 
-Result = Tensor | tuple[Tensor, Tensor, _Probabilities]
+# out, or with return_attn_probs (out, softmax_lse, PROBABILITIES). Any spares callers, who know which, the check of a union.
+Result = Tensor | Any
 
 
 def fill_head_dim(t: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _assert_one_sequence_a_row(function: Callable[..., Any], batch_size: int, ro
 
 
 def mask(batch_size: int, kv_length: int, mask_function: Callable[..., Any], cache_position: Tensor | None = None,
-         q_length: int | None = None, q_offset: int | Tensor = 0, kv_offset: int | Tensor = 0,
+         q_length: int = 0, q_offset: int | Tensor = 0, kv_offset: int | Tensor = 0,
          attention_mask: Tensor | None = None, device: torch.device | None = None, **_: Any) -> Tensor | None:
     """What attend() is given for the mask that transformers describes; attention_mask is [B, tokens so far] bool."""
     if cache_position is not None:  # transformers before 5.4
@@ -131,8 +131,8 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, a
     causal = _is_causal(module, is_causal)
     if sliding_window is not None and not causal:
         raise NotOffered(f"{function}: sliding_window: expected None in a layer that is not causal, found {sliding_window}")
-    options = dict(dropout_p=dropout, softmax_scale=scaling, causal=causal,
-                   window_left=-1 if sliding_window is None else sliding_window - 1)
+    options: dict[str, Any] = dict(dropout_p=dropout, softmax_scale=scaling, causal=causal,
+                                   window_left=-1 if sliding_window is None else sliding_window - 1)
     query, key, value = (t.transpose(1, 2) for t in (query, key, value))
     if attention_mask is None:
         return attention(query, key, value, **options), None
