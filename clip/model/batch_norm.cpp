@@ -13,6 +13,8 @@
 
 #include <utility>
 
+#include "ops/batch_norm.h"
+
 namespace strobe::clip {
 namespace {
 
@@ -97,12 +99,18 @@ BatchNormImpl::BatchNormImpl(int64_t channels)
 
 void BatchNormImpl::synchronise(const GatherRows& gather) { gather_ = std::make_shared<const GatherRows>(gather); }
 
-at::Tensor BatchNormImpl::forward(const at::Tensor& x) {
+at::Tensor BatchNormImpl::forward(const at::Tensor& x, bool rectifies, const at::Tensor& residual) {
   const bool own_statistics = is_training() && !frozen_;
   if (own_statistics) num_batches_tracked_.add_(1);
-  if (own_statistics && gather_) return forward_over_all(x);
-  return at::batch_norm(x, weight_, bias_, running_mean_, running_var_, own_statistics, kMomentum, kEps,
-                        /*cudnn_enabled=*/true);
+  if (own_statistics && !gather_) {
+    return ops::batch_norm(x, residual, weight_, bias_, running_mean_, running_var_,
+                           {.momentum = kMomentum, .eps = kEps, .rectifies = rectifies});
+  }
+  at::Tensor out = own_statistics ? forward_over_all(x)
+                                  : at::batch_norm(x, weight_, bias_, running_mean_, running_var_, /*training=*/false,
+                                                   kMomentum, kEps, /*cudnn_enabled=*/true);
+  if (residual.defined()) out.add_(residual);
+  return rectifies ? out.relu_() : out;
 }
 
 at::Tensor BatchNormImpl::forward_over_all(const at::Tensor& x) {

@@ -20,7 +20,8 @@ class BatchNormImpl : public torch::nn::Module {
  public:
   explicit BatchNormImpl(int64_t channels);
 
-  at::Tensor forward(const at::Tensor& x);
+  /// The norm of x, to which `residual` is added if defined, and the rectifier if asked for.
+  at::Tensor forward(const at::Tensor& x, bool rectifies = false, const at::Tensor& residual = {});
 
   /// From now on the running statistics are used and kept, in training too.
   void freeze() { frozen_ = true; }

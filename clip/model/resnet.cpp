@@ -69,12 +69,11 @@ BottleneckImpl::BottleneckImpl(int64_t in_channels, int64_t channels, int64_t st
 }
 
 at::Tensor BottleneckImpl::forward(const at::Tensor& x) {
-  at::Tensor out = bn1_->forward(conv1_->forward(x)).relu_();
-  out = bn2_->forward(conv2_->forward(out)).relu_();
-  out = bn3_->forward(conv3_->forward(pooled(out, stride_)));
+  at::Tensor out = bn1_->forward(conv1_->forward(x), /*rectifies=*/true);
+  out = bn2_->forward(conv2_->forward(out), /*rectifies=*/true);
   const at::Tensor shortcut =
       downsample_conv_.is_empty() ? x : downsample_bn_->forward(downsample_conv_->forward(pooled(x, stride_)));
-  return out.add_(shortcut).relu_();
+  return bn3_->forward(conv3_->forward(pooled(out, stride_)), /*rectifies=*/true, shortcut);
 }
 
 AttentionPoolImpl::AttentionPoolImpl(const VisionConfig& config, const std::string& attn_type)
@@ -125,7 +124,7 @@ ModifiedResNetImpl::ModifiedResNetImpl(const VisionConfig& config, const ClipOpt
 at::Tensor ModifiedResNetImpl::forward(const at::Tensor& images, double /*mask_ratio*/) {
   at::Tensor x = images.contiguous(layout_on(images.device()));
   for (std::size_t i = 0; i < stem_convs_.size(); ++i) {
-    x = stem_bns_[i]->forward(stem_convs_[i]->forward(x)).relu_();
+    x = stem_bns_[i]->forward(stem_convs_[i]->forward(x), /*rectifies=*/true);
   }
   x = pooled(x, 2);
   for (Bottleneck& block : blocks_) x = block->forward(x);
