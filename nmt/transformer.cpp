@@ -1,12 +1,12 @@
 #include "nmt/transformer.h"
 
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/index_select.h>
 #include <torch/nn/modules/linear.h>
 
 #include "nmt/vocabulary.h"
 #include "nn/init.h"
 #include "nn/linear.h"
+#include "ops/cross_entropy.h"
 
 namespace strobe::nmt {
 namespace {
@@ -24,11 +24,9 @@ const ModelConfig& checked(const ModelConfig& config) {
 }
 
 /// The norm after the last layer of a stack.
-torch::nn::LayerNorm final_norm(const ModelConfig& config) {
-  return config.norm == "pre" ? nn::layer_norm(config.layer()) : torch::nn::LayerNorm(nullptr);
+nn::LayerNorm final_norm(const ModelConfig& config) {
+  return config.norm == "pre" ? nn::LayerNorm(config.d_model, config.layer().norm_eps) : nn::LayerNorm(nullptr);
 }
-
-at::Tensor normed(torch::nn::LayerNorm& norm, const at::Tensor& x) { return norm.is_empty() ? x : norm->forward(x); }
 
 nn::TokenEmbedding target_embedding(const ModelConfig& config, const Encoder& encoder) {
   const double dropout = config.embeddings_dropout();
@@ -48,9 +46,11 @@ EncoderImpl::EncoderImpl(const ModelConfig& config)
 }
 
 at::Tensor EncoderImpl::forward(const at::Tensor& source, const nn::Sequences& sequences) {
-  at::Tensor x = embedding_->forward(source, sequences);
-  for (const auto& layer : *layers_) x = layer->as<nn::EncoderLayerImpl>()->forward(x, sequences);
-  return normed(norm_, x);
+  return nn::through_layers<nn::EncoderLayerImpl>(
+      layers_, norm_, embedding_->forward(source, sequences),
+      [&](std::size_t, nn::EncoderLayerImpl& layer, const nn::NormedSum& x, const nn::LayerNorm& next) {
+        return layer.forward(x, sequences, next);
+      });
 }
 
 void DecoderState::reorder(const at::Tensor& rows) {
@@ -73,11 +73,11 @@ DecoderImpl::DecoderImpl(const ModelConfig& config, const Encoder& encoder)
 
 at::Tensor DecoderImpl::forward(const at::Tensor& target, const nn::Sequences& sequences, const at::Tensor& memory,
                                 const nn::Sequences& memory_sequences) {
-  at::Tensor x = embedding_->forward(target, sequences);
-  for (const auto& layer : *layers_) {
-    x = layer->as<nn::DecoderLayerImpl>()->forward(x, sequences, memory, memory_sequences);
-  }
-  return normed(norm_, x);
+  return nn::through_layers<nn::DecoderLayerImpl>(
+      layers_, norm_, embedding_->forward(target, sequences),
+      [&](std::size_t, nn::DecoderLayerImpl& layer, const nn::NormedSum& x, const nn::LayerNorm& next) {
+        return layer.forward(x, sequences, memory, memory_sequences, next);
+      });
 }
 
 DecoderState DecoderImpl::start(const at::Tensor& memory, const at::Tensor& memory_lengths) {
@@ -91,12 +91,11 @@ DecoderState DecoderImpl::start(const at::Tensor& memory, const at::Tensor& memo
 }
 
 at::Tensor DecoderImpl::step(const at::Tensor& ids, DecoderState& state) {
-  at::Tensor x = embedding_->step(ids, state.position_++);
-  for (std::size_t i = 0; i < layers_->size(); ++i) {
-    x = layers_[i]->as<nn::DecoderLayerImpl>()->step(x, state.caches_[i], state.memory_keys_values_[i],
-                                                     state.memory_lengths_);
-  }
-  return normed(norm_, x);
+  return nn::through_layers<nn::DecoderLayerImpl>(
+      layers_, norm_, embedding_->step(ids, state.position_++),
+      [&](std::size_t i, nn::DecoderLayerImpl& layer, const nn::NormedSum& x, const nn::LayerNorm& next) {
+        return layer.step(x, state.caches_[i], state.memory_keys_values_[i], state.memory_lengths_, next);
+      });
 }
 
 GeneratorImpl::GeneratorImpl(const ModelConfig& config, const Decoder& decoder) {
@@ -134,8 +133,7 @@ at::Tensor TransformerImpl::forward(const Batch& batch) {
 }
 
 at::Tensor TransformerImpl::loss(const Batch& batch, double label_smoothing) {
-  return at::cross_entropy_loss(forward(batch), batch.target_real.of(batch.target_out), /*weight=*/{},
-                                at::Reduction::Sum, kPadId, label_smoothing);
+  return ops::cross_entropy(forward(batch), batch.target_real.of(batch.target_out), kPadId, label_smoothing);
 }
 
 DecoderState TransformerImpl::start(const at::Tensor& source, const at::Tensor& source_lengths) {

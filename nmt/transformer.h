@@ -35,7 +35,7 @@ class EncoderImpl : public torch::nn::Module {
  private:
   nn::TokenEmbedding embedding_;
   torch::nn::ModuleList layers_;
-  torch::nn::LayerNorm norm_;  // empty for post-norm
+  nn::LayerNorm norm_;  // empty for post-norm
 };
 TORCH_MODULE(Encoder);
 
@@ -78,7 +78,7 @@ class DecoderImpl : public torch::nn::Module {
  private:
   nn::TokenEmbedding embedding_;
   torch::nn::ModuleList layers_;
-  torch::nn::LayerNorm norm_;  // empty for post-norm
+  nn::LayerNorm norm_;  // empty for post-norm
 };
 TORCH_MODULE(Decoder);
 

@@ -59,18 +59,17 @@ SelfAttentionImpl::SelfAttentionImpl(const AttentionConfig& config)
   xavier_uniform_(out_->weight);
 }
 
-at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const Sequences& sequences, bool causal) {
+at::Tensor SelfAttentionImpl::heads(const at::Tensor& x, const Sequences& sequences, bool causal) {
   ops::AttentionOptions options = options_of(config_, is_training(), sequences, sequences);
   options.causal = causal;
-  return out_->forward(attend(qkv_->forward(x), config_.num_heads, options));
+  return attend(qkv_->forward(x), config_.num_heads, options);
 }
 
 at::Tensor SelfAttentionImpl::step(const at::Tensor& x, KeyValueCache& cache) {
   const at::Tensor qkv = split_heads(qkv_->forward(x).unsqueeze(1), 3 * config_.num_heads);
   const at::Tensor q = qkv.narrow(2, 0, config_.num_heads);
   const at::Tensor kv = cache.append(qkv.select(1, 0).narrow(1, config_.num_heads, 2 * config_.num_heads));
-  const at::Tensor out = std::get<0>(ops::attention_kvpacked(q, kv, options_of(config_, is_training())));
-  return out_->forward(out.flatten(1));
+  return std::get<0>(ops::attention_kvpacked(q, kv, options_of(config_, is_training()))).flatten(1);
 }
 
 CrossAttentionImpl::CrossAttentionImpl(const AttentionConfig& config)
@@ -89,11 +88,11 @@ at::Tensor CrossAttentionImpl::keys_values(const at::Tensor& memory) {
   return split_heads(kv_->forward(memory), 2 * config_.num_heads);
 }
 
-at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values,
-                                       const Sequences& keys) {
+at::Tensor CrossAttentionImpl::heads(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values,
+                                     const Sequences& keys) {
   const at::Tensor q = split_heads(q_->forward(x), config_.num_heads);
   const auto options = options_of(config_, is_training(), queries, keys);
-  return out_->forward(std::get<0>(ops::attention_kvpacked(q, keys_values, options)).flatten(-2));
+  return std::get<0>(ops::attention_kvpacked(q, keys_values, options)).flatten(-2);
 }
 
 }  // namespace strobe::nn

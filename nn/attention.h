@@ -45,11 +45,14 @@ class SelfAttentionImpl : public torch::nn::Module {
  public:
   explicit SelfAttentionImpl(const AttentionConfig& config);
 
-  /// x [B, N, d_model] or packed [T, d_model] -> like x.
-  at::Tensor forward(const at::Tensor& x, const Sequences& sequences, bool causal);
+  /// What the heads found, side by side: x [B, N, d_model] or packed [T, d_model] -> like x.
+  at::Tensor heads(const at::Tensor& x, const Sequences& sequences, bool causal);
 
-  /// One decoded token a row: x [R, d_model] -> [R, d_model], attending to the cache's tokens and itself.
+  /// The same for one decoded token a row: x [R, d_model] -> [R, d_model], attending to the cache's tokens and itself.
   at::Tensor step(const at::Tensor& x, KeyValueCache& cache);
+
+  /// The projection of the heads, which the residual connection computes (nn/residual_norm.h).
+  Linear out() const { return out_; }
 
  private:
   AttentionConfig config_;
@@ -66,10 +69,12 @@ class CrossAttentionImpl : public torch::nn::Module {
   /// packed memory [Tk, d_model], [Tk, 2H, D].
   at::Tensor keys_values(const at::Tensor& memory);
 
-  /// x [B, Nq, d_model] or packed [Tq, d_model] -> like x. Nq are a sentence's tokens, or its hypotheses while
-  /// decoding. Either both sides are packed or neither.
-  at::Tensor forward(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values,
-                     const Sequences& keys);
+  /// What the heads found, side by side: x [B, Nq, d_model] or packed [Tq, d_model] -> like x. Nq are a sentence's
+  /// tokens, or its hypotheses while decoding. Either both sides are packed or neither.
+  at::Tensor heads(const at::Tensor& x, const Sequences& queries, const at::Tensor& keys_values, const Sequences& keys);
+
+  /// The projection of the heads, which the residual connection computes (nn/residual_norm.h).
+  Linear out() const { return out_; }
 
  private:
   AttentionConfig config_;

@@ -15,6 +15,7 @@
 
 #include "nn/dropout.h"
 #include "nn/init.h"
+#include "nn/linear.h"
 #include "strobe/types.h"
 
 namespace strobe::nn {
@@ -63,7 +64,8 @@ const at::Tensor& TokenEmbeddingImpl::positions(int64_t needed) {
 }
 
 at::Tensor TokenEmbeddingImpl::embed(const at::Tensor& ids, const at::Tensor& rows) {
-  return nn::dropout(at::add(rows, at::embedding(weight_, ids), scale_), dropout_, is_training());
+  const at::Tensor x = nn::dropout(at::add(rows, at::embedding(weight_, ids), scale_), dropout_, is_training());
+  return x.is_cuda() ? for_products(x) : x;
 }
 
 at::Tensor TokenEmbeddingImpl::forward(const at::Tensor& ids, const Sequences& sequences) {

@@ -15,7 +15,8 @@ namespace strobe::nn {
 /// angle in the odd column that follows, rounded once from double. d_model is even.
 at::Tensor sinusoidal_positions(int64_t length, int64_t d_model, at::ScalarType dtype = at::kFloat);
 
-/// sqrt(d_model) * weight[id] + position, then dropout in training.
+/// sqrt(d_model) * weight[id] + position, then dropout in training. On CUDA the result is of the dtype that products
+/// take there, which is what the layers pass on.
 class TokenEmbeddingImpl : public torch::nn::Module {
  public:
   /// A weight of its own, the parameter tokens.weight, which begins as nn/init.h says.

@@ -8,21 +8,20 @@
 namespace strobe::nn {
 namespace {
 
-/// The residual connection around `sublayer`, a callable from tensor to tensor, with the norm where it belongs.
-template <typename Sublayer>
-at::Tensor residual(const LayerConfig& config, bool training, const at::Tensor& x, torch::nn::LayerNorm& norm,
-                    const Sublayer& sublayer) {
+/// The residual connection that ends a sublayer: `input` is what `out` projects, `own` the sublayer's norm, `next` that
+/// of the sublayer behind it.
+NormedSum close_residual(const LayerConfig& config, bool training, const NormedSum& x, const at::Tensor& input,
+                         const Linear& out, const LayerNorm& own, const LayerNorm& next) {
   if (config.norm == NormPlacement::kPre) {
-    return add_dropout(x, sublayer(norm->forward(x)), config.dropout, training);
+    return residual_norm(x.sum, input, out, next, config.dropout, training);
   }
-  return norm->forward(add_dropout(x, sublayer(x), config.dropout, training));
+  const at::Tensor y = residual_norm(x.sum, input, out, own, config.dropout, training).normed;
+  return {y, y};
 }
+
+LayerNorm layer_norm(const LayerConfig& config) { return LayerNorm(config.d_model, config.norm_eps); }
 
 }  // namespace
-
-torch::nn::LayerNorm layer_norm(const LayerConfig& config) {
-  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.d_model}).eps(config.norm_eps));
-}
 
 FeedForwardImpl::FeedForwardImpl(const LayerConfig& config)
     : hidden_(config.d_model, config.d_ff),
@@ -34,10 +33,10 @@ FeedForwardImpl::FeedForwardImpl(const LayerConfig& config)
   for (const Linear& linear : {hidden_, out_}) xavier_uniform_(linear->weight);
 }
 
-at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
+at::Tensor FeedForwardImpl::hidden(const at::Tensor& x) {
   const at::Tensor hidden = hidden_->forward(x);
-  return out_->forward(activation_ == Activation::kRelu ? relu_dropout(hidden, dropout_, is_training())
-                                                        : nn::dropout(at::gelu(hidden), dropout_, is_training()));
+  return activation_ == Activation::kRelu ? relu_dropout(hidden, dropout_, is_training())
+                                          : nn::dropout(at::gelu(hidden), dropout_, is_training());
 }
 
 EncoderLayerImpl::EncoderLayerImpl(const LayerConfig& config)
@@ -52,12 +51,12 @@ EncoderLayerImpl::EncoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
-at::Tensor EncoderLayerImpl::forward(const at::Tensor& x, const Sequences& sequences) {
-  const at::Tensor y = residual(config_, is_training(), x, self_attention_norm_, [&](const at::Tensor& input) {
-    return self_attention_->forward(input, sequences, /*causal=*/false);
-  });
-  return residual(config_, is_training(), y, feed_forward_norm_,
-                  [&](const at::Tensor& input) { return feed_forward_->forward(input); });
+NormedSum EncoderLayerImpl::forward(const NormedSum& x, const Sequences& sequences, const LayerNorm& next) {
+  const at::Tensor heads = self_attention_->heads(x.normed, sequences, /*causal=*/false);
+  const NormedSum y = close_residual(config_, is_training(), x, heads, self_attention_->out(), self_attention_norm_,
+                                     feed_forward_norm_);
+  return close_residual(config_, is_training(), y, feed_forward_->hidden(y.normed), feed_forward_->out(),
+                        feed_forward_norm_, next);
 }
 
 DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
@@ -76,33 +75,37 @@ DecoderLayerImpl::DecoderLayerImpl(const LayerConfig& config)
   register_module("feed_forward", feed_forward_);
 }
 
-at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const Sequences& sequences, const at::Tensor& memory,
-                                     const Sequences& memory_sequences) {
-  at::Tensor y = residual(config_, is_training(), x, self_attention_norm_, [&](const at::Tensor& input) {
-    return self_attention_->forward(input, sequences, /*causal=*/true);
-  });
-  y = residual(config_, is_training(), y, cross_attention_norm_, [&](const at::Tensor& input) {
-    return cross_attention_->forward(input, sequences, cross_attention_->keys_values(memory), memory_sequences);
-  });
-  return residual(config_, is_training(), y, feed_forward_norm_,
-                  [&](const at::Tensor& input) { return feed_forward_->forward(input); });
+/// `heads` are the self-attention's, cross_heads(x) gives the other's.
+template <typename CrossHeads>
+NormedSum DecoderLayerImpl::behind_self_attention(const NormedSum& x, const at::Tensor& heads, const LayerNorm& next,
+                                                  const CrossHeads& cross_heads) {
+  NormedSum y = close_residual(config_, is_training(), x, heads, self_attention_->out(), self_attention_norm_,
+                               cross_attention_norm_);
+  y = close_residual(config_, is_training(), y, cross_heads(y.normed), cross_attention_->out(), cross_attention_norm_,
+                     feed_forward_norm_);
+  return close_residual(config_, is_training(), y, feed_forward_->hidden(y.normed), feed_forward_->out(),
+                        feed_forward_norm_, next);
+}
+
+NormedSum DecoderLayerImpl::forward(const NormedSum& x, const Sequences& sequences, const at::Tensor& memory,
+                                    const Sequences& memory_sequences, const LayerNorm& next) {
+  return behind_self_attention(
+      x, self_attention_->heads(x.normed, sequences, /*causal=*/true), next, [&](const at::Tensor& input) {
+        return cross_attention_->heads(input, sequences, cross_attention_->keys_values(memory), memory_sequences);
+      });
 }
 
 at::Tensor DecoderLayerImpl::memory_keys_values(const at::Tensor& memory) {
   return cross_attention_->keys_values(memory);
 }
 
-at::Tensor DecoderLayerImpl::step(const at::Tensor& x, KeyValueCache& cache, const at::Tensor& memory_keys_values,
-                                  const at::Tensor& memory_lengths) {
-  at::Tensor y = residual(config_, is_training(), x, self_attention_norm_,
-                          [&](const at::Tensor& input) { return self_attention_->step(input, cache); });
-  y = residual(config_, is_training(), y, cross_attention_norm_, [&](const at::Tensor& input) {
+NormedSum DecoderLayerImpl::step(const NormedSum& x, KeyValueCache& cache, const at::Tensor& memory_keys_values,
+                                 const at::Tensor& memory_lengths, const LayerNorm& next) {
+  return behind_self_attention(x, self_attention_->step(x.normed, cache), next, [&](const at::Tensor& input) {
     // A sentence's hypotheses share its memory, so they are the query rows of one attention.
     const at::Tensor queries = input.view({memory_keys_values.size(0), -1, input.size(1)});
-    return cross_attention_->forward(queries, Sequences(), memory_keys_values, {memory_lengths}).flatten(0, 1);
+    return cross_attention_->heads(queries, Sequences(), memory_keys_values, {memory_lengths}).flatten(0, 1);
   });
-  return residual(config_, is_training(), y, feed_forward_norm_,
-                  [&](const at::Tensor& input) { return feed_forward_->forward(input); });
 }
 
 }  // namespace strobe::nn

@@ -60,6 +60,15 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   return at::linear(x.to(at::kDouble), weight.to(at::kDouble), bias.to(at::kDouble));
 }
 
+/// The whole sublayer, the last projection included.
+at::Tensor projected(SelfAttention module, const at::Tensor& x, const Sequences& sequences, bool causal) {
+  return module->out()->forward(module->heads(x, sequences, causal));
+}
+at::Tensor projected(CrossAttention module, const at::Tensor& x, const Sequences& queries,
+                     const at::Tensor& keys_values, const Sequences& keys) {
+  return module->out()->forward(module->heads(x, queries, keys_values, keys));
+}
+
 TEST_P(Attention, SelfAttentionIsTheFormula) {
   const c10::NoGradGuard no_grad;
   SelfAttention module(config_of(GetParam()));
@@ -72,7 +81,7 @@ TEST_P(Attention, SelfAttentionIsTheFormula) {
     const auto parts = qkv.chunk(3, -1);
     const at::Tensor expected = project(plain_attention(parts[0], parts[1], parts[2], lengths, causal),
                                         parameters["out.weight"], parameters["out.bias"]);
-    const at::Tensor found = module->forward(x, {lengths}, causal);
+    const at::Tensor found = projected(module, x, {lengths}, causal);
     for (int64_t b = 0; b < 3; ++b) {
       const int64_t n = lengths[b].item<int32_t>();
       EXPECT_LE(max_error(found[b].narrow(0, 0, n), expected[b].narrow(0, 0, n)), kTolerance) << "causal " << causal;
@@ -91,7 +100,7 @@ TEST_P(Attention, CrossAttentionIsTheFormula) {
   const auto kv = project(memory, parameters["kv.weight"], parameters["kv.bias"]).chunk(2, -1);
   const at::Tensor expected =
       project(plain_attention(q, kv[0], kv[1], lengths, false), parameters["out.weight"], parameters["out.bias"]);
-  EXPECT_LE(max_error(module->forward(x, {}, module->keys_values(memory), {lengths}), expected), kTolerance);
+  EXPECT_LE(max_error(projected(module, x, {}, module->keys_values(memory), {lengths}), expected), kTolerance);
 }
 
 /// Sequences of these lengths, one after the other.
@@ -134,9 +143,9 @@ TEST_P(Attention, PackedSequencesAreThePaddedOnes) {
   const at::Tensor x = at::randn({4, 33, kModel});
   for (const bool causal : {false, true}) {
     const auto padded =
-        results_of(*module, [&] { return pack(module->forward(x, {lengths_of(lengths)}, causal), lengths); });
+        results_of(*module, [&] { return pack(projected(module, x, {lengths_of(lengths)}, causal), lengths); });
     const auto packed =
-        results_of(*module, [&] { return module->forward(pack(x, lengths), packed_of(lengths), causal); });
+        results_of(*module, [&] { return projected(module, pack(x, lengths), packed_of(lengths), causal); });
     expect_same(packed, padded);
   }
 }
@@ -147,11 +156,11 @@ TEST_P(Attention, PackedSentencesReadTheirOwnPackedMemory) {
   const at::Tensor x = at::randn({3, 17, kModel}), memory = at::randn({3, 21, kModel});
   const auto padded = results_of(*module, [&] {
     const at::Tensor keys_values = module->keys_values(memory);
-    return pack(module->forward(x, {lengths_of(lengths)}, keys_values, {lengths_of(memory_lengths)}), lengths);
+    return pack(projected(module, x, {lengths_of(lengths)}, keys_values, {lengths_of(memory_lengths)}), lengths);
   });
   const auto packed = results_of(*module, [&] {
     const at::Tensor keys_values = module->keys_values(pack(memory, memory_lengths));
-    return module->forward(pack(x, lengths), packed_of(lengths), keys_values, packed_of(memory_lengths));
+    return projected(module, pack(x, lengths), packed_of(lengths), keys_values, packed_of(memory_lengths));
   });
   expect_same(packed, padded);
 }
@@ -162,7 +171,7 @@ TEST_P(Attention, PaddingReachesNothing) {
   at::Tensor x = at::randn({2, 6, kModel});
   const auto run = [&](const at::Tensor& input) {
     module->zero_grad();
-    const at::Tensor out = module->forward(input, {lengths}, false)[1].narrow(0, 0, 2);
+    const at::Tensor out = projected(module, input, {lengths}, false)[1].narrow(0, 0, 2);
     out.sum().backward();
     return std::pair(out.detach(), module->named_parameters()["out.weight"].grad().clone());
   };
@@ -179,10 +188,11 @@ TEST_P(Attention, StepsEqualTheWholeSequence) {
   SelfAttention module(config_of(GetParam()));
   module->eval();
   const at::Tensor x = at::randn({2, 40, kModel});  // longer than the cache's first capacity
-  const at::Tensor whole = module->forward(x, {}, true);
+  const at::Tensor whole = projected(module, x, {}, true);
   KeyValueCache cache;
   for (int64_t t = 0; t < x.size(1); ++t) {
-    EXPECT_LE(max_error(module->step(x.select(1, t), cache), whole.select(1, t)), kTolerance) << "token " << t;
+    EXPECT_LE(max_error(module->out()->forward(module->step(x.select(1, t), cache)), whole.select(1, t)), kTolerance)
+        << "token " << t;
   }
   EXPECT_EQ(cache.length(), x.size(1));
 }
@@ -193,10 +203,10 @@ TEST_P(Attention, HypothesesShareTheirSentencesMemory) {
   module->eval();
   const at::Tensor memory = at::randn({2, 9, kModel}), lengths = lengths_of({9, 3});
   const at::Tensor hypotheses = at::randn({2, 3, kModel});
-  const at::Tensor together = module->forward(hypotheses, {}, module->keys_values(memory), {lengths}).flatten(0, 1);
+  const at::Tensor together = projected(module, hypotheses, {}, module->keys_values(memory), {lengths}).flatten(0, 1);
   const at::Tensor apart =
-      module->forward(hypotheses.flatten(0, 1).unsqueeze(1), {}, module->keys_values(memory.repeat_interleave(3, 0)),
-                      {lengths.repeat_interleave(3, 0)});
+      projected(module, hypotheses.flatten(0, 1).unsqueeze(1), {}, module->keys_values(memory.repeat_interleave(3, 0)),
+                {lengths.repeat_interleave(3, 0)});
   EXPECT_LE(max_error(together, apart.squeeze(1)), kTolerance);
 }
 
@@ -204,7 +214,7 @@ TEST_P(Attention, DropoutActsInTrainingOnly) {
   const c10::NoGradGuard no_grad;
   SelfAttention module(config_of(GetParam(), 0.5));
   const at::Tensor x = at::randn({2, 16, kModel});
-  const auto run = [&] { return module->forward(x, {}, false); };
+  const auto run = [&] { return projected(module, x, {}, false); };
   EXPECT_FALSE(at::equal(run(), run()));
   module->eval();
   EXPECT_TRUE(at::equal(run(), run()));
@@ -221,7 +231,7 @@ TEST(AttentionTypes, DrawTheSameDropout) {
   for (const char* attn_type : {"dotscale", "flash_attn", "imp_flash_attn"}) {
     torch::manual_seed(2);
     SelfAttention module(config_of(attn_type, 0.3));
-    const at::Tensor out = module->forward(x, {lengths_of({33, 20, 5})}, true);
+    const at::Tensor out = projected(module, x, {lengths_of({33, 20, 5})}, true);
     out.square().sum().backward();
     outputs.push_back(out.detach());
     gradients.push_back(module->named_parameters()["qkv.weight"].grad());

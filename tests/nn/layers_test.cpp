@@ -36,7 +36,13 @@ TEST(FeedForward, IsTheFormula) {
   const at::Tensor x = at::randn({2, 3, 32});
   const at::Tensor expected =
       at::linear(at::relu(at::linear(x, p["hidden.weight"], p["hidden.bias"])), p["out.weight"], p["out.bias"]);
-  EXPECT_LE(max_error(module->forward(x), expected), kTolerance);
+  EXPECT_LE(max_error(module->out()->forward(module->hidden(x)), expected), kTolerance);
+}
+
+/// Of one layer as a stack without a norm behind it, the sum.
+at::Tensor output(EncoderLayer layer, const at::Tensor& x) {
+  const NormedSum input = {x, layer->first_norm()->forward(x)};
+  return layer->forward(input, {}, LayerNorm(32, 1e-6)).sum;
 }
 
 TEST(EncoderLayer, NormalisesBeforeEachSublayer) {
@@ -51,14 +57,14 @@ TEST(EncoderLayer, NormalisesBeforeEachSublayer) {
     p[name].zero_();
   }
   const at::Tensor x = at::randn({2, 5, 32}) * 3;
-  EXPECT_EQ(max_error(layer->forward(x, {}), x), 0.0);
+  EXPECT_EQ(max_error(output(layer, x), x), 0.0);
   // With attention alone at zero, what is left is x + feed_forward(norm(x)) with eps 1e-6.
   p["feed_forward.out.bias"].fill_(0.5);
   p["feed_forward.out.weight"].normal_();
   const at::Tensor norm = at::layer_norm(x, {32}, p["feed_forward_norm.weight"], p["feed_forward_norm.bias"], 1e-6);
   const at::Tensor hidden = at::relu(at::linear(norm, p["feed_forward.hidden.weight"], p["feed_forward.hidden.bias"]));
   const at::Tensor expected = x + at::linear(hidden, p["feed_forward.out.weight"], p["feed_forward.out.bias"]);
-  EXPECT_LE(max_error(layer->forward(x, {}), expected), 10 * kTolerance);  // values up to 30
+  EXPECT_LE(max_error(output(layer, x), expected), 10 * kTolerance);  // values up to 30
 }
 
 TEST(EncoderLayer, NormalisesAfterEachResidual) {
@@ -79,7 +85,8 @@ TEST(EncoderLayer, NormalisesAfterEachResidual) {
   const at::Tensor y = norm("self_attention_norm", x);
   const at::Tensor hidden = at::relu(at::linear(y, p["feed_forward.hidden.weight"], p["feed_forward.hidden.bias"]));
   const at::Tensor out = at::linear(hidden, p["feed_forward.out.weight"], p["feed_forward.out.bias"]);
-  EXPECT_LE(max_error(layer->forward(x, {}), norm("feed_forward_norm", y + out)), kTolerance);
+  EXPECT_LE(max_error(layer->forward({x, x}, {}, LayerNorm(nullptr)).normed, norm("feed_forward_norm", y + out)),
+            kTolerance);
 }
 
 class DecoderLayerTypes : public testing::TestWithParam<const char*> {};
@@ -91,11 +98,13 @@ TEST_P(DecoderLayerTypes, StepsEqualTheWholeSequence) {
   layer->eval();
   const at::Tensor x = at::randn({2, 20, 32}), memory = at::randn({2, 11, 32});
   const at::Tensor memory_lengths = at::tensor({11, 6}, at::dtype(at::kInt));
-  const at::Tensor whole = layer->forward(x, {}, memory, {memory_lengths});
+  const LayerNorm next(32, 1e-6);
+  const auto normed = [&](const at::Tensor& y) { return NormedSum{y, layer->first_norm()->forward(y)}; };
+  const at::Tensor whole = layer->forward(normed(x), {}, memory, {memory_lengths}, next).normed;
   KeyValueCache cache;
   const at::Tensor keys_values = layer->memory_keys_values(memory);
   for (int64_t t = 0; t < 20; ++t) {
-    const at::Tensor step = layer->step(x.select(1, t), cache, keys_values, memory_lengths);
+    const at::Tensor step = layer->step(normed(x.select(1, t)), cache, keys_values, memory_lengths, next).normed;
     EXPECT_LE(max_error(step, whole.select(1, t)), kTolerance) << "token " << t;
   }
 }
