@@ -23,7 +23,7 @@ struct Gather : torch::autograd::Function<Gather> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& /*own*/, const at::Tensor& all,
                             const std::shared_ptr<train::Communicator>& ranks) {
     context->saved_data["ranks"] = c10::IValue::make_capsule(c10::make_intrusive<Ranks>(ranks));
-    return all.flatten(0, 1);
+    return all.view_as(all);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -48,16 +48,18 @@ struct ScaleGradient : torch::autograd::Function<ScaleGradient> {
 FeatureGather::FeatureGather(const at::Tensor& features, std::shared_ptr<train::Communicator> ranks)
     : ranks_(std::move(ranks)), gathering_(ranks_->begin_all_gather(features.detach())) {}
 
-at::Tensor FeatureGather::own_first(const at::Tensor& own) {
-  const int64_t size = ranks_->size(), rank = ranks_->rank();
-  if (size == 1) return own;
-  const at::Tensor all = gathering_.wait();
-  return at::cat({own, all.narrow(0, 0, rank).flatten(0, 1), all.narrow(0, rank + 1, size - rank - 1).flatten(0, 1)});
+const at::Tensor& FeatureGather::values() {
+  if (!values_.defined()) values_ = gathering_.wait().flatten(0, 1);
+  return values_;
 }
 
-at::Tensor FeatureGather::with_gradient(const at::Tensor& own) {
-  return ranks_->size() == 1 ? own : Gather::apply(own, gathering_.wait(), ranks_);
+at::Tensor FeatureGather::own_first(const at::Tensor& own) {
+  const int64_t before = ranks_->rank() * own.size(0), after = before + own.size(0);
+  const at::Tensor& all = values();
+  return at::cat({own, all.narrow(0, 0, before), all.narrow(0, after, all.size(0) - after)});
 }
+
+at::Tensor FeatureGather::with_gradient(const at::Tensor& own) { return Gather::apply(own, values(), ranks_); }
 
 at::Tensor scale_gradient(const at::Tensor& x, double factor) { return ScaleGradient::apply(x, factor); }
 

@@ -15,6 +15,9 @@ class FeatureGather {
   /// [B, D], the same B on all processes; for all of them together.
   FeatureGather(const at::Tensor& features, std::shared_ptr<train::Communicator> ranks);
 
+  /// [n*B, D] in the order of the ranks, constants.
+  const at::Tensor& values();
+
   /// `own`, the features that it was made of -> [n*B, D]: these first, with their gradient, then the others' in the
   /// order of their ranks, which are constants.
   at::Tensor own_first(const at::Tensor& own);
@@ -26,6 +29,7 @@ class FeatureGather {
  private:
   std::shared_ptr<train::Communicator> ranks_;
   train::Communicator::Gathering gathering_;
+  at::Tensor values_;  // once they are there
 };
 
 /// The same values; the gradient `factor` times as large.

@@ -7,6 +7,8 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 
+#include "clip/training/feature_gather.h"
+#include "clip/training/gathered_loss.h"
 #include "train/precision.h"
 
 namespace strobe::clip {
@@ -19,15 +21,58 @@ at::Tensor all_of(const at::Tensor& own, FeatureGather& gather, const LossOption
   return options.gather_with_grad ? gather.with_gradient(own) : gather.own_first(own);
 }
 
-at::Tensor gather(const at::Tensor& features, const LossOptions& options,
-                  const std::shared_ptr<train::Communicator>& ranks) {
-  if (!options.aggregate) return features;
-  FeatureGather under_way(features, ranks);
-  return all_of(features, under_way, options);
-}
-
 at::Tensor share_right(const at::Tensor& logits, const at::Tensor& targets) {
   return logits.detach().argmax(-1).eq(targets).to(at::kFloat).mean();
+}
+
+/// Row i of both belongs to column first + i.
+PairLoss cross_entropies(const at::Tensor& image_logits, const at::Tensor& text_logits, int64_t first, bool accuracy) {
+  const at::Tensor targets =
+      at::arange(first, first + image_logits.size(0), at::device(image_logits.device()).dtype(at::kLong));
+  PairLoss result;
+  result.loss = (at::cross_entropy_loss(image_logits, targets) + at::cross_entropy_loss(text_logits, targets)) / 2;
+  if (accuracy) {
+    result.image_to_text = share_right(image_logits, targets);
+    result.text_to_image = share_right(text_logits, targets);
+  }
+  return result;
+}
+
+/// Of one batch alone.
+PairLoss own_loss(const PairFeatures& own, const LossOptions& options) {
+  const at::Tensor logits = at::matmul(own.image * own.scale, own.text.t());
+  PairLoss result = cross_entropies(logits, logits.t(), 0, options.accuracy);
+  if (own.teacher.defined()) {
+    result.loss = result.loss + options.kd_weight * distillation_loss(own.teacher, own.image);
+  }
+  return result;
+}
+
+/// Of the own rows against the columns of all processes.
+PairLoss local_loss(const PairFeatures& own, FeatureGather& texts, const LossOptions& options,
+                    const std::shared_ptr<train::Communicator>& ranks) {
+  const at::Tensor all_images = all_of(own.image, *own.images, options), all_texts = all_of(own.text, texts, options);
+  PairLoss result = cross_entropies(at::matmul(own.image * own.scale, all_texts.t()),
+                                    at::matmul(own.text * own.scale, all_images.t()),
+                                    options.gather_with_grad ? ranks->rank() * own.image.size(0) : 0, options.accuracy);
+  if (own.teacher.defined()) {
+    result.loss = result.loss + options.kd_weight * distillation_loss(own.teacher, own.image);
+  }
+  return result;
+}
+
+PairLoss whole_loss(const PairFeatures& own, FeatureGather& texts, const LossOptions& options,
+                    const std::shared_ptr<train::Communicator>& ranks) {
+  const GatheredLoss whole = gathered_loss({own.image, own.text, own.scale, own.images->values(), texts.values()},
+                                           options.gather_with_grad ? ranks->size() : 1, options.accuracy, ranks);
+  PairLoss result = {whole.loss, whole.image_to_text, whole.text_to_image};
+  if (own.teacher.defined()) {
+    FeatureGather teachers(own.teacher, ranks);
+    const at::Tensor distilled =
+        distillation_loss(all_of(own.teacher, teachers, options), all_of(own.image, *own.images, options));
+    result.loss = result.loss + options.kd_weight * distilled;
+  }
+  return result;
 }
 
 }  // namespace
@@ -41,31 +86,14 @@ std::shared_ptr<FeatureGather> begin_image_gather(const at::Tensor& image, const
 PairLoss pair_loss(const PairFeatures& features, const LossOptions& options,
                    const std::shared_ptr<train::Communicator>& ranks) {
   const train::AutocastGuard no_autocast(features.image.device().type(), train::Precision::kFp32);
-  const at::Tensor image = at_least_fp32(features.image), text = at_least_fp32(features.text);
-  const at::Tensor all_images =
-      features.images ? all_of(image, *features.images, options) : gather(image, options, ranks);
-  const at::Tensor all_texts = gather(text, options, ranks);
-  const bool is_local = options.local_loss && options.aggregate;
-  const at::Tensor scaled = (is_local ? image : all_images) * at_least_fp32(features.scale);
-  const at::Tensor image_logits = at::matmul(scaled, all_texts.t());
-  const at::Tensor text_logits =
-      is_local ? at::matmul(text * at_least_fp32(features.scale), all_images.t()) : image_logits.t();
-  const int64_t own = is_local && options.gather_with_grad ? ranks->rank() * image.size(0) : 0;
-  const at::Tensor targets = at::arange(own, own + image_logits.size(0), at::device(image.device()).dtype(at::kLong));
-
-  PairLoss result;
-  result.loss = (at::cross_entropy_loss(image_logits, targets) + at::cross_entropy_loss(text_logits, targets)) / 2;
-  if (options.accuracy) {
-    result.image_to_text = share_right(image_logits, targets);
-    result.text_to_image = share_right(text_logits, targets);
+  PairFeatures own = features;
+  for (at::Tensor* each : {&own.image, &own.text, &own.scale, &own.teacher}) {
+    if (each->defined()) *each = at_least_fp32(*each);
   }
-  if (features.teacher.defined()) {
-    const at::Tensor teacher = at_least_fp32(features.teacher);
-    const at::Tensor distilled =
-        is_local ? distillation_loss(teacher, image) : distillation_loss(gather(teacher, options, ranks), all_images);
-    result.loss = result.loss + options.kd_weight * distilled;
-  }
-  return result;
+  if (!options.aggregate || ranks->size() == 1) return own_loss(own, options);
+  if (!own.images) own.images = begin_image_gather(own.image, options, ranks);
+  FeatureGather texts(own.text, ranks);
+  return options.local_loss ? local_loss(own, texts, options, ranks) : whole_loss(own, texts, options, ranks);
 }
 
 at::Tensor distillation_loss(const at::Tensor& teacher, const at::Tensor& student) {

@@ -14,7 +14,7 @@ namespace strobe::clip {
 struct LossOptions {
   bool aggregate = true;          // contrast with the features of all processes, else of the own batch alone
   bool gather_with_grad = false;  // the others' features have gradients too
-  bool local_loss = false;        // only the own rows against all columns: O(n) instead of O(n^2) a process
+  bool local_loss = false;        // the loss is that of the own rows against all columns
   bool accuracy = false;          // count it
   double kd_weight = 0.5;         // of the distillation
 };
@@ -40,9 +40,10 @@ std::shared_ptr<FeatureGather> begin_image_gather(const at::Tensor& image, const
 /// (CE over rows + CE over columns) / 2 of scale * image @ text^T, plus kd_weight times the distillation's loss. The
 /// similarities are computed in fp32 at least, whatever autocast says.
 ///
-/// By default, as in the original, every process computes the whole matrix, and only its own rows and columns have
-/// gradients: averaged over n processes those of the encoders are 1/n of the whole loss's. With gather_with_grad they
-/// are the whole loss's, with local_loss too, whose mean over the processes is the whole loss.
+/// The loss is that of the whole matrix, as in the original, of which every process computes its part
+/// (gathered_loss.h). By default, as in the original, only a process's own rows and columns have gradients: averaged
+/// over n processes those of the encoders are 1/n of the whole loss's. With gather_with_grad they are the whole loss's,
+/// with local_loss too, whose mean over the processes is the whole loss.
 PairLoss pair_loss(const PairFeatures& features, const LossOptions& options,
                    const std::shared_ptr<train::Communicator>& ranks);
 
