@@ -48,7 +48,7 @@ class ReadyHook : public torch::autograd::FunctionPostHook {
 std::unique_ptr<c10d::Reducer> make_reducer(const std::vector<at::Tensor>& parameters,
                                             std::unordered_map<std::size_t, std::string> names, const Group& group) {
   const std::vector<bool> sparse(parameters.size(), false);
-  // One bucket at first; the real ones follow the order in which the first backward finds the gradients.
+  // One bucket at first; the real ones follow the order in which the first backward finds the gradients (fix_buckets).
   auto buckets =
       std::get<0>(c10d::compute_bucket_assignment_by_size(parameters, {std::numeric_limits<int64_t>::max()}, sparse));
   std::reverse(buckets.begin(), buckets.end());
@@ -75,9 +75,18 @@ GradientReducer::GradientReducer(const std::vector<std::pair<std::string, at::Te
     accumulators_.back()->add_post_hook(std::make_unique<ReadyHook>(is_ready_, index));
   }
   reducer_ = make_reducer(parameters_, std::move(names), communicator.process_group());
+  fix_buckets();
 }
 
 GradientReducer::~GradientReducer() = default;
+
+/// Lets a backward of zeros find the gradients in the reverse order of the parameters. In which bucket and where in it
+/// a gradient lies decides on the order of its sum over three processes or more: would the first real backward fix the
+/// buckets, its own sums would be others than those of a run that came there from a checkpoint.
+void GradientReducer::fix_buckets() {
+  backward_and_sum({});
+  for (const at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
+}
 
 void GradientReducer::backward(const at::Tensor& loss) { torch::autograd::backward({loss}, {}); }
 

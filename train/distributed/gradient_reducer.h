@@ -25,8 +25,8 @@ namespace strobe::train {
 /// taken, not the mean: the caller divides by what the losses of all processes are counted by.
 class GradientReducer {
  public:
-  /// Trainable parameters with their names, each once and in the same order on every process. Must go before
-  /// `communicator`.
+  /// Trainable parameters with their names, each once and in the same order on every process; for all processes
+  /// together. Must go before `communicator`.
   GradientReducer(const std::vector<std::pair<std::string, at::Tensor>>& parameters, Communicator& communicator);
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
@@ -42,6 +42,7 @@ class GradientReducer {
   void backward_and_sum(at::Tensor loss);
 
  private:
+  void fix_buckets();
   void complete_with_zeros();
 
   Communicator& communicator_;
