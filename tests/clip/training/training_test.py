@@ -322,6 +322,36 @@ def test_gathered_gradients_with_accumulation_equal_one_process(options):
     assert_close(found["state"], alone["state"], 1e-9)
 
 
+gpus = pytest.mark.skipif(not os.environ.get("STROBE_TEST_CUDA"), reason="wants STROBE_TEST_CUDA=1 and several GPUs")
+
+
+def on_gpus(model, batches, options, ranks=1, vision=VIT, **more):
+    single = [{name: value.float() if value.is_floating_point() else value for name, value in batch.items()}
+              for batch in batches]
+    return ours(model.float(), vision, single, options, ranks, gpu=True, **more)[0]["losses"]
+
+
+@gpus
+@pytest.mark.parametrize("vision", [VIT, RESNET], ids=["vit", "resnet"])
+@pytest.mark.parametrize("ranks", sorted({2, max(2, torch.cuda.device_count())}))
+def test_gpus_equal_one(vision, ranks):
+    batches = make_batches(3 * ranks, vision)
+    alone = on_gpus(build(vision), merge(batches, ranks), {"batch_size": ranks * BATCH}, vision=vision)
+    found = on_gpus(build(vision), batches, {"gather_with_grad": True, "use_bn_sync": True}, ranks, vision)
+    assert len(found) == 3 and found == pytest.approx(alone, rel=1e-5)
+    default = on_gpus(build(vision), batches, {"use_bn_sync": True}, ranks, vision)
+    assert default[0] == pytest.approx(alone[0], rel=1e-5)
+
+
+@gpus
+@pytest.mark.parametrize("options", [{}, {"gather_with_grad": True}, {"gather_with_grad": True, "local_loss": True}],
+                         ids=["default", "gathered", "local"])
+@pytest.mark.parametrize("vision", [VIT, RESNET], ids=["vit", "resnet"])
+def test_no_update_waits_for_its_gpu(vision, options):
+    more = {"precision": "amp", "attn_type": "imp_flash_attn", "use_bn_sync": True, **options}
+    assert len(on_gpus(build(vision), make_batches(10, vision), more, 2, vision, never_waits=True)) == 5
+
+
 def test_processes_each_for_themselves():
     model = build(VIT)
     batches = make_batches(2, VIT)

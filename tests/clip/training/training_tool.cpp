@@ -3,11 +3,15 @@
 //   training_tool REQUEST ANSWER, both checkpoints; the log goes to standard error
 // A request is {"vision", "text": what differs from a small tower, "state", "options": some of TrainingOptions,
 // "batches":
-// [{"images", "texts"}] of all processes in turn, "valid" likewise, "dropout", "epochs"}; the answer of rank 0
+// [{"images", "texts"}] of all processes in turn, "valid" likewise, "dropout", "epochs", "gpu": whether each process
+// takes one, "never_waits": whether an update that waits for it is an error}; the answer of rank 0
 // {"losses", "lrs", "state", "optimizer"}.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#ifdef STROBE_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+#endif
 
 #include <cstdio>
 #include <exception>
@@ -85,6 +89,8 @@ TrainingOptions options_of(const Dict& given) {
   o.log_interval = 1;
   o.logs = "none";
   o.report_training_batch_acc = true;
+  set_text_if_given(given, "precision", o.precision);
+  set_text_if_given(given, "attn_type", o.attn_type);
   set_if_given(given, "wd", o.wd);
   set_if_given(given, "warmup", o.warmup);
   set_if_given(given, "batch_size", o.batch_size);
@@ -104,16 +110,17 @@ TrainingOptions options_of(const Dict& given) {
 /// Batches of a request; those of rank r are r, r + size, ...
 class GivenBatches : public BatchSource {
  public:
-  GivenBatches(const List& batches, const train::Communicator& ranks, at::ScalarType dtype)
-      : batches_(batches), rank_(ranks.rank()), size_(ranks.size()), dtype_(dtype) {}
+  GivenBatches(const List& batches, const train::Communicator& ranks, at::ScalarType dtype, at::Device device)
+      : batches_(batches), rank_(ranks.rank()), size_(ranks.size()), dtype_(dtype), device_(device) {}
 
   int64_t begin_epoch(int64_t) override { return static_cast<int64_t>(batches_.size()) / size_; }
   Batch batch(int64_t index) override {
     const Dict& given = batches_.at(static_cast<std::size_t>(index * size_ + rank_)).as_dict();
     Batch batch;
-    batch.images = given.at("images").as_tensor().to(dtype_);
-    batch.texts = given.at("texts").as_tensor();
-    batch.lengths = batch.texts.ne(0).sum(1);
+    const at::Tensor texts = given.at("texts").as_tensor();
+    batch.images = given.at("images").as_tensor().to(dtype_).to(device_, /*non_blocking=*/true);
+    batch.texts = texts.to(device_, /*non_blocking=*/true);
+    batch.lengths = texts.ne(0).sum(1);
     for (int64_t i = 0; i < batch.texts.size(0); ++i) {
       batch.samples.push_back((index * size_ + rank_) * batch.texts.size(0) + i);
     }
@@ -128,24 +135,41 @@ class GivenBatches : public BatchSource {
   const List& batches_;
   int64_t rank_, size_;
   at::ScalarType dtype_;
+  at::Device device_;
 };
+
+/// Whether operators of ATen that wait for the GPU throw.
+void forbid_waiting(bool on) {
+#ifdef STROBE_CUDA
+  c10::cuda::warning_state().set_sync_debug_mode(on ? c10::cuda::SyncDebugMode::L_ERROR
+                                                    : c10::cuda::SyncDebugMode::L_DISABLED);
+#else
+  if (on) throw Error("never_waits: this build knows no GPU");
+#endif
+}
 
 /// Keeps the loss and the rate of every update.
 class KeepingReport : public ClipReport {
  public:
+  /// `never_waits`: no update from the second on, which is the first with its buckets and workspaces.
   KeepingReport(const TrainingOptions& options, const train::TrainerOptions& trainer, const ClipTask& task,
-                train::Logger& logger)
-      : ClipReport(options, trainer, task, logger), task_(task) {}
-  bool wants_updates(const train::RunState&) const override { return true; }
+                train::Logger& logger, bool never_waits)
+      : ClipReport(options, trainer, task, logger), task_(task), never_waits_(never_waits) {}
+  bool wants_updates(const train::RunState&) const override {
+    if (never_waits_) forbid_waiting(false);  // what reads the loss does wait
+    return true;
+  }
   void updates(const train::RunState& state, int64_t batches) override {
     ClipReport::updates(state, batches);
     losses.emplace_back(task_.last_update().loss.item<double>());
     lrs.emplace_back(train::learning_rate(options().schedule, state.update));
+    if (never_waits_ && state.update > 1 && state.update < options().schedule.total_updates) forbid_waiting(true);
   }
   List losses, lrs;
 
  private:
   const ClipTask& task_;
+  bool never_waits_;
 };
 
 class KeepingFiles : public train::RunFiles {
@@ -158,13 +182,15 @@ class KeepingFiles : public train::RunFiles {
   Dict optimizer;
 };
 
-Clip model_of(const Dict& request, const TrainingOptions& options, const std::shared_ptr<train::Communicator>& ranks) {
+Clip model_of(const Dict& request, const TrainingOptions& options, at::Device device,
+              const std::shared_ptr<train::Communicator>& ranks) {
   double dropout = 0.0;
   set_if_given(request, "dropout", dropout);
   Clip model(vision_of(request.at("vision").as_dict()), text_of(dropout), ClipOptions{.attn_type = options.attn_type});
   const Dict& state = request.at("state").as_dict();
   model->to(state.at("text_projection").as_tensor().scalar_type());
   train::load_module_state(*model, state);
+  model->to(device);
   if (options.freeze_vision) model->freeze_vision();
   if (options.use_bn_sync && ranks->size() > 1) {
     model->synchronise_batch_norms([ranks](const at::Tensor& row) { return ranks->all_gather(row); });
@@ -183,18 +209,22 @@ Clip teacher_of(const Dict& request) {
   return teacher;
 }
 
-Dict run(const Dict& request, const std::shared_ptr<train::Communicator>& ranks) {
+Dict run(const Dict& request, at::Device device, const std::shared_ptr<train::Communicator>& ranks) {
   const TrainingOptions options = options_of(request.at("options").as_dict());
-  Clip model = model_of(request, options, ranks);
+  bool never_waits = false;
+  set_if_given(request, "never_waits", never_waits);
+  Clip model = model_of(request, options, device, ranks);
   const at::ScalarType dtype = request.at("state").as_dict().at("text_projection").as_tensor().scalar_type();
   const std::string line = "%Y-%m-%d,%H:%M:%S | %* | Rank 0 | %v";
   const auto logger = ranks->is_root() ? std::make_shared<train::Logger>("", train::Logger::Mode::kAppend, true,
                                                                          train::Logger::Style{line, line, true, false})
                                        : std::make_shared<train::Logger>();
-  ClipTask::Parts parts{
-      model, teacher_of(request), std::make_unique<GivenBatches>(request.at("batches").as_list(), *ranks, dtype), {}};
+  ClipTask::Parts parts{model,
+                        teacher_of(request),
+                        std::make_unique<GivenBatches>(request.at("batches").as_list(), *ranks, dtype, device),
+                        {}};
   if (const train::Value* valid = request.find("valid")) {
-    auto batches = std::make_unique<GivenBatches>(valid->as_list(), *ranks, dtype);
+    auto batches = std::make_unique<GivenBatches>(valid->as_list(), *ranks, dtype, device);
     PairIds ids;
     for (int64_t i = 0; i < batches->samples_per_epoch(); ++i) {
       ids.images.push_back(i);
@@ -209,12 +239,12 @@ Dict run(const Dict& request, const std::shared_ptr<train::Communicator>& ranks)
   task_options.mask_ratio = options.mask_ratio;
   task_options.accumulation = options.accum_freq;
   const bool validates = parts.validator.has_value();
-  ClipTask task(std::move(parts), task_options, at::kCPU, ranks);
+  ClipTask task(std::move(parts), task_options, device, ranks);
   task.begin_epoch(1);
-  train::TrainerOptions trainer = trainer_options(options, at::kCPU, ranks, task.updates_per_epoch());
+  train::TrainerOptions trainer = trainer_options(options, device, ranks, task.updates_per_epoch());
   trainer.validate_every = validates ? 1 : 0;
   KeepingFiles files;
-  KeepingReport report(options, trainer, task, *logger);
+  KeepingReport report(options, trainer, task, *logger, never_waits);
   train::train(task, trainer, files, report);
   Dict answer;
   answer["losses"] = std::move(report.losses);
@@ -254,8 +284,12 @@ int main(int argc, char** argv) {
       return 0;
     }
     const train::World world = train::world_from_environment();
-    return train::run_in_world(world, at::kCPU, [&](const std::shared_ptr<train::Communicator>& ranks) {
-      const Dict answer = run(request, ranks);
+    at::globalContext().setAllowTF32CuDNN(false);
+    bool gpu = false;
+    set_if_given(request, "gpu", gpu);
+    const at::Device device = gpu ? at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank)) : at::kCPU;
+    return train::run_in_world(world, device, [&](const std::shared_ptr<train::Communicator>& ranks) {
+      const Dict answer = run(request, device, ranks);
       if (ranks->is_root()) train::save_checkpoint(argv[2], answer);
       return 0;
     });
