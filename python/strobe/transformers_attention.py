@@ -28,7 +28,7 @@ _BIDIRECTIONAL = "bidirectional_mask_function"
 
 
 def register() -> None:
-    """Adds attn_implementation="strobe" to transformers (4.56 or later); safe to repeat.
+    """Adds attn_implementation="strobe" to transformers (5 or later); safe to repeat.
 
     Raises:
         ImportError: where transformers is not installed or too old.
@@ -36,7 +36,7 @@ def register() -> None:
     try:
         from transformers import AttentionInterface, AttentionMaskInterface
     except ImportError as error:
-        raise ImportError(f"strobe.register: expected transformers 4.56 or later, found none that fits: {error}") from error
+        raise ImportError(f"strobe.register: expected transformers 5 or later, found none that fits: {error}") from error
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, mask)
 
