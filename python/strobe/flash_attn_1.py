@@ -91,6 +91,17 @@ def flash_attn_unpadded_qkvpacked_func(qkv: Tensor, cu_seqlens: Tensor, max_seql
                    return_attn_probs=return_attn_probs)
 
 
+def flash_attn_unpadded_qkvpacked_split_func(qkv: Tensor, cu_seqlens: Tensor, max_seqlen0: int, max_seqlen1: int,
+                                             batch_size0: int, dropout_p: float, softmax_scale: float | None = None,
+                                             causal: bool = False, return_attn_probs: bool = False) -> Result:
+    """The same for a batch whose first batch_size0 sequences have max_seqlen0 at most, the others max_seqlen1. The kernels skip what
+    is beyond a sequence's end, so nothing is gained by the split.
+    """
+    del batch_size0
+    return flash_attn_unpadded_qkvpacked_func(qkv, cu_seqlens, max(max_seqlen0, max_seqlen1), dropout_p, softmax_scale, causal,
+                                              return_attn_probs)
+
+
 class FlashAttention(nn.Module):
     """softmax(softmax_scale * q k^T) v on packed q, k and v, with dropout on the weights while training."""
 

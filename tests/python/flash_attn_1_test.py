@@ -10,6 +10,7 @@ from flash_attn.flash_attn_interface import (
     flash_attn_unpadded_func,
     flash_attn_unpadded_kvpacked_func,
     flash_attn_unpadded_qkvpacked_func,
+    flash_attn_unpadded_qkvpacked_split_func,
 )
 from oracle import attend, check_gradients, visible
 
@@ -93,6 +94,9 @@ def test_unpadded_qkvpacked(dtype):
     plain = by_definition(lengths, lengths, causal=True)
     check_gradients(lambda q, k, v: flash_attn_unpadded_qkvpacked_func(torch.stack([q, k, v], 1), cu, 20, 0.0, causal=True),
                     plain, plain, draw(27, 27, 27, dtype=dtype))
+    qkv = torch.randn(27, 3, HEADS, DIM, dtype=dtype)
+    assert torch.equal(flash_attn_unpadded_qkvpacked_split_func(qkv, cu, 7, 20, 1, 0.0, causal=True),
+                       flash_attn_unpadded_qkvpacked_func(qkv, cu, 20, 0.0, causal=True))
 
 
 # Lengths of 12: padding on the right, on the left, holes, nothing kept, nothing hidden.

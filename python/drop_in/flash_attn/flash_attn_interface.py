@@ -4,6 +4,7 @@ from strobe.flash_attn_1 import (
     flash_attn_unpadded_func,
     flash_attn_unpadded_kvpacked_func,
     flash_attn_unpadded_qkvpacked_func,
+    flash_attn_unpadded_qkvpacked_split_func,
 )
 from strobe.flash_attn_2 import (
     flash_attn_func,
@@ -22,6 +23,7 @@ __all__ = [
     "flash_attn_unpadded_func",
     "flash_attn_unpadded_kvpacked_func",
     "flash_attn_unpadded_qkvpacked_func",
+    "flash_attn_unpadded_qkvpacked_split_func",
     "flash_attn_varlen_func",
     "flash_attn_varlen_kvpacked_func",
     "flash_attn_varlen_qkvpacked_func",
