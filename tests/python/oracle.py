@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 
-def visible(nq: int, nk: int, causal: bool = False, window: tuple[int, int] = (-1, -1), top_left: bool = False,
-            device: torch.device | str = "cpu") -> Tensor:
+def visible(nq: int, nk: int, causal: bool = False, window: tuple[int, int] = (-1, -1), top_left: bool = False) -> Tensor:
     """[Nq, Nk] bool: which keys each row sees."""
     left, right = window
     if causal:
         right = 0 if right < 0 else min(right, 0)
-    diagonal = torch.arange(nq, device=device)[:, None] + (0 if top_left else nk - nq)
-    keys = torch.arange(nk, device=device)
-    seen = torch.ones(nq, nk, dtype=torch.bool, device=device)
+    diagonal = torch.arange(nq)[:, None] + (0 if top_left else nk - nq)
+    keys = torch.arange(nk)
+    seen = torch.ones(nq, nk, dtype=torch.bool)
     if left >= 0:
         seen &= keys >= diagonal - left
     if right >= 0:
