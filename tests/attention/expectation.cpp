@@ -115,15 +115,15 @@ void check_tensor(const char* tensor, const std::vector<double>& got, const std:
 
 }  // namespace
 
-Expectation expect(const Problem& problem) {
+Expectation expect(const Problem& problem, const Oracle& oracle) {
   using reference::Arithmetic;
   const AttentionFwdParams fwd = problem.fwd_params(Algorithm::kImpFlashAttn);
   const AttentionBwdParams bwd = problem.bwd_params(Algorithm::kImpFlashAttn);
   auto plain_work = std::async(std::launch::async, [&] {
-    return std::pair(reference::forward(fwd, Arithmetic::kPlain), reference::backward(bwd, Arithmetic::kPlain));
+    return std::pair(oracle.forward(fwd, Arithmetic::kPlain), oracle.backward(bwd, Arithmetic::kPlain));
   });
-  const reference::Forward forward = reference::forward(fwd, Arithmetic::kExact);
-  const reference::Backward backward = reference::backward(bwd, Arithmetic::kExact);
+  const reference::Forward forward = oracle.forward(fwd, Arithmetic::kExact);
+  const reference::Backward backward = oracle.backward(bwd, Arithmetic::kExact);
   const auto [plain_forward, plain_backward] = plain_work.get();
 
   Expectation e;
@@ -171,13 +171,13 @@ void for_each_deterministic_kernel(const AttentionCase& c, const std::function<v
   });
 }
 
-void check_case(const AttentionCase& c) {
+void check_case(const AttentionCase& c, const Oracle& oracle) {
   std::ostringstream text;
   text << c;
   const Problem problem(c);
   std::optional<Expectation> expectation;  // for the first kernel that offers the case
   for_each_kernel(c, [&](const KernelSetting& kernel) {
-    if (!expectation) expectation = expect(problem);
+    if (!expectation) expectation = expect(problem, oracle);
     check(problem.run(kernel), *expectation, kernel.label + " " + text.str());
   });
 }

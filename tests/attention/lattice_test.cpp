@@ -44,6 +44,28 @@ TEST(Lattice, HeadDims) {
   }
 }
 
+/// The native head dims with tiles of their own, around the sizes of those tiles.
+TEST(Lattice, WideHeads) {
+  for (const int64_t head_dim : {80, 96, 128, 256}) {
+    if (head_dim > kWidestHead) continue;
+    for (const int64_t n : {1, 16, 31, 33, 64, 65, 100, 129, 160}) {
+      if (kEmulated && n % 5 != 0) continue;
+      AttentionCase c{.seqlen_q = n, .seqlen_k = n, .num_heads_q = 2, .num_heads_k = 1, .head_dim = head_dim};
+      c.dtype = kDTypes[n % 2];
+      check_case(c);
+      c.dtype = kDTypes[(n + 1) % 2];
+      c.causal = true;
+      check_case(c);
+      c.seqlen_k = 161 - n;
+      c.window_left = 40;
+      c.lse_gradient = true;
+      check_case(c);
+      c.dropout_p = 0.3;
+      check_case(c);
+    }
+  }
+}
+
 TEST(Lattice, Lengths) {
   for (int64_t n = 1; n <= 640; n += kEmulated ? 1 + n / 2 : 1) {
     for (const DType dtype : kDTypes) {
@@ -186,6 +208,7 @@ AttentionCase random_case(std::mt19937& random) {
   c.num_heads_k = draw(1, 3);
   c.num_heads_q = c.num_heads_k * draw(1, 3);
   c.head_dim = 8 * draw(1, std::min<int64_t>(16, kWidestHead / 8));
+  if (kWidestHead == 256 && chance(0.1)) c.head_dim = 256;
   c.dtype = kDTypes[draw(0, 1)];
   c.causal = chance(0.4);
   if (chance(0.3)) c.window_left = draw(0, 150);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "src/attention/reference.h"
 #include "strobe/attention.h"
 #include "tests/attention/attention_case.h"
 #include "tests/attention/device.h"
@@ -53,6 +54,13 @@ class Problem {
   std::vector<float> grad_softmax_lse_;
 };
 
+/// Who evaluates the formulas that a kernel is measured by.
+struct Oracle {
+  reference::Forward (*forward)(const AttentionFwdParams& params, reference::Arithmetic arithmetic);
+  reference::Backward (*backward)(const AttentionBwdParams& params, reference::Arithmetic arithmetic);
+};
+inline constexpr Oracle kCpuOracle{reference::forward, reference::backward};
+
 /// The oracle's results and how far a kernel's may be from them.
 struct Expectation {
   DType dtype = DType::kFloat32;
@@ -61,7 +69,7 @@ struct Expectation {
   Results plain;                                       // what the bounds come from
   std::vector<double> softmax_lse;                     // bound of each row
 };
-Expectation expect(const Problem& problem);
+Expectation expect(const Problem& problem, const Oracle& oracle = kCpuOracle);
 
 enum class NonFinite {
   kSameKind,  // NaN where the oracle has a NaN, an infinity where it has that infinity
@@ -73,7 +81,7 @@ void check(const Results& results, const Expectation& expectation, const std::st
            NonFinite non_finite = NonFinite::kSameKind);
 
 /// All of it for every kernel of this machine.
-void check_case(const AttentionCase& c);
+void check_case(const AttentionCase& c, const Oracle& oracle = kCpuOracle);
 
 /// For each setting of this machine that offers the case; counts it.
 void for_each_kernel(const AttentionCase& c, const std::function<void(const KernelSetting& kernel)>& body);
