@@ -6,6 +6,8 @@
 #include <array>
 #include <cstring>
 
+#include "ops/images.h"
+
 namespace strobe::clip {
 namespace {
 
@@ -41,6 +43,7 @@ at::Tensor normalize_images(const at::Tensor& images, at::MemoryFormat format) {
     throw Error(fmt::format("normalize_images: expected uint8 [B, R, R, 3], found {} {}",
                             c10::toString(images.scalar_type()), c10::str(images.sizes())));
   }
+  if (ops::fuses_normalize_images(images)) return ops::normalize_images(images, kMean, kStd, format);
   const at::Tensor pixels = images.permute({0, 3, 1, 2});
   at::Tensor out = at::empty(pixels.sizes(), pixels.options().dtype(at::kFloat).memory_format(format));
   out.copy_(pixels);

@@ -1,6 +1,5 @@
 #include "clip/model/resnet.h"
 
-#include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
@@ -12,6 +11,7 @@
 
 #include "clip/model/names.h"
 #include "nn/attend.h"
+#include "ops/images.h"
 
 namespace strobe::clip {
 namespace {
@@ -21,7 +21,7 @@ at::MemoryFormat layout_on(at::Device device) {
   return device.is_cuda() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-at::Tensor pooled(const at::Tensor& x, int64_t stride) { return stride > 1 ? at::avg_pool2d(x, {stride, stride}) : x; }
+at::Tensor pooled(const at::Tensor& x, int64_t stride) { return stride > 1 ? ops::average_pool(x) : x; }
 
 }  // namespace
 

@@ -12,7 +12,8 @@ namespace {
 constexpr int kWarp = 32, kWarps = 8;
 constexpr int kRows = 4;  // of a warp at a time, so that their loads are in flight together
 constexpr int64_t kBlockColumns = kWarp * kVector, kBlockRows = kWarps * kRows;
-constexpr int64_t kBlocks = 1056;  // about, at most: 8 on each of 132 multiprocessors
+constexpr int64_t kBackwardBlocks = 792;  // about, at most: two times 3 on each of 132 multiprocessors
+constexpr int kForwardSteps = 2;          // of a block: bias and addresses are computed once
 constexpr float kQuickSlope = 1.702f, kInverseSqrt2 = 0.70710678118654752f, kInverseSqrt2Pi = 0.39894228040143268f;
 
 template <Activation kActivation>
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kWarp* kWarps) forward(ActivationForward p) {
 }
 
 template <class T, Activation kActivation>
-__global__ void __launch_bounds__(kWarp* kWarps) backward(ActivationBackward p) {
+__global__ void __launch_bounds__(kWarp* kWarps, 3) backward(ActivationBackward p) {
   __shared__ Floats shared[kWarps][kWarp];
   const int64_t width = p.call.width;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kBlockColumns + threadIdx.x * kVector;
@@ -106,10 +107,18 @@ __global__ void __launch_bounds__(kWarp* kWarps) backward(ActivationBackward p) 
   store_floats(p.workspace + static_cast<int64_t>(blockIdx.y) * width + column, sum);
 }
 
-dim3 grid_for(const PointwiseCall& call) {
-  const int64_t columns = ceil_div(call.width, kBlockColumns);
-  const int64_t rows = std::min(ceil_div(call.rows, kBlockRows), ceil_div(kBlocks, columns));
-  return {static_cast<unsigned>(columns), static_cast<unsigned>(rows)};
+dim3 grid(const PointwiseCall& call, int64_t most_rows) {
+  const int64_t rows = std::min(ceil_div(call.rows, kBlockRows), most_rows);
+  return {static_cast<unsigned>(ceil_div(call.width, kBlockColumns)), static_cast<unsigned>(rows)};
+}
+
+dim3 forward_grid(const PointwiseCall& call) {
+  constexpr int64_t kMostRows = 65535;  // of a grid; the rest by more steps
+  return grid(call, std::min(kMostRows, std::max<int64_t>(1, call.rows / (kForwardSteps * kBlockRows))));
+}
+
+dim3 backward_grid(const PointwiseCall& call) {
+  return grid(call, std::max<int64_t>(1, kBackwardBlocks / ceil_div(call.width, kBlockColumns)));
 }
 
 /// body(T(), constant of the activation).
@@ -136,22 +145,22 @@ void activation_forward(const ActivationForward& params) {
   if (params.call.rows == 0) return;
   with_types(params.call, params.activation, [&](auto element, auto activation) {
     forward<decltype(element), activation()>
-        <<<grid_for(params.call), dim3(kWarp, kWarps), 0, stream_of(params.call)>>>(params);
+        <<<forward_grid(params.call), dim3(kWarp, kWarps), 0, stream_of(params.call)>>>(params);
   });
   check_launch("activation_forward");
 }
 
-int64_t activation_workspace(const PointwiseCall& call) { return grid_for(call).y * call.width; }
+int64_t activation_workspace(const PointwiseCall& call) { return backward_grid(call).y * call.width; }
 
 void activation_backward(const ActivationBackward& params) {
   check_call("activation_backward", params.call);
-  const dim3 grid = grid_for(params.call);
-  if (grid.y > 0) {
+  const dim3 blocks = backward_grid(params.call);
+  if (blocks.y > 0) {
     with_types(params.call, params.activation, [&](auto element, auto activation) {
-      backward<decltype(element), activation()><<<grid, dim3(kWarp, kWarps), 0, stream_of(params.call)>>>(params);
+      backward<decltype(element), activation()><<<blocks, dim3(kWarp, kWarps), 0, stream_of(params.call)>>>(params);
     });
   }
-  start_add_parts(params.workspace, grid.y, params.call.width, 1, {{params.grad_bias}}, stream_of(params.call));
+  start_add_parts(params.workspace, blocks.y, params.call.width, 1, {{params.grad_bias}}, stream_of(params.call));
   check_launch("activation_backward");
 }
 

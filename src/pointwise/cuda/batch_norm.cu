@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = kBatchNormMaxWidth / kVector;
 constexpr int kRows = 4;  // of a thread at a time, so that their loads are in flight together
-constexpr int64_t kSumBlocks = 528, kMapBlocks = 1056;  // at most: 4 and 8 on each of 132 multiprocessors
+constexpr int64_t kSumBlocks = 528, kMapBlocks = 1584;  // at most: 4 and 12 on each of 132 multiprocessors
 constexpr int kSums = 2;
 constexpr int kFinishColumns = 32, kFinishRows = 32;
 

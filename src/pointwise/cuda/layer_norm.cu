@@ -12,8 +12,8 @@ namespace {
 constexpr int kRows = 4;  // at a time, so that their loads are in flight together
 constexpr int kMaxThreads = kLayerNormMaxWidth / kVector;
 constexpr int kWarp = 32, kMaxWarps = kMaxThreads / kWarp;
-constexpr int64_t kForwardBlocks = 1056, kBackwardBlocks = 528;  // at most: 8 and 4 on each of 132 multiprocessors
-constexpr int kSums = 3;                                         // weight, bias, input_bias
+constexpr int kMultiprocessors = 132;  // that the grids are made for; others run them too
+constexpr int kSums = 3;               // weight, bias, input_bias
 
 /// Sums of kCount values over the block, the same in every thread. Calls take turns with two halves of `shared`, so one
 /// barrier each is enough.
@@ -47,7 +47,7 @@ struct Place {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads) forward(LayerNormForward p, uint32_t threshold) {
+__global__ void __launch_bounds__(kMaxThreads, 2) forward(LayerNormForward p, uint32_t threshold) {
   __shared__ float shared[2][kRows][kMaxWarps];
   const int64_t width = p.call.width;
   const Place place(width);
@@ -202,7 +202,17 @@ __global__ void __launch_bounds__(kMaxThreads) backward(LayerNormBackward p, uin
 
 int threads_for(int64_t width) { return static_cast<int>(ceil_div(width, kVector * kWarp)) * kWarp; }
 
-int64_t blocks_for(const PointwiseCall& call, int64_t most) { return std::min(most, ceil_div(call.rows, kRows)); }
+/// Many, so that they end together, but with several steps each, so that loading the parameters counts little.
+int64_t forward_blocks(const PointwiseCall& call) {
+  const int64_t steps = ceil_div(call.rows, kRows);
+  return std::min(steps, std::max<int64_t>(8 * kMultiprocessors, ceil_div(steps, 4)));
+}
+
+/// As many as run at once, since each leaves a part of the sums.
+int64_t backward_blocks(const PointwiseCall& call) {
+  const int64_t at_once = kMultiprocessors * (2 * kMaxThreads / threads_for(call.width));
+  return std::min(ceil_div(call.rows, kRows), std::min<int64_t>(at_once, 5 * kMultiprocessors));
+}
 
 void check(const char* operation, const PointwiseCall& call) {
   check_call(operation, call);
@@ -219,7 +229,7 @@ using namespace pointwise;
 void layer_norm_forward(const LayerNormForward& params) {
   check("layer_norm_forward", params.call);
   if (params.call.rows == 0) return;
-  const auto blocks = static_cast<unsigned>(blocks_for(params.call, kForwardBlocks));
+  const auto blocks = static_cast<unsigned>(forward_blocks(params.call));
   with_element(params.call, [&](auto element) {
     forward<decltype(element)><<<blocks, threads_for(params.call.width), 0, stream_of(params.call)>>>(
         params, dropout_threshold(params.dropout_p));
@@ -227,13 +237,11 @@ void layer_norm_forward(const LayerNormForward& params) {
   check_launch("layer_norm_forward");
 }
 
-int64_t layer_norm_workspace(const PointwiseCall& call) {
-  return blocks_for(call, kBackwardBlocks) * kSums * call.width;
-}
+int64_t layer_norm_workspace(const PointwiseCall& call) { return backward_blocks(call) * kSums * call.width; }
 
 void layer_norm_backward(const LayerNormBackward& params) {
   check("layer_norm_backward", params.call);
-  const int64_t blocks = blocks_for(params.call, kBackwardBlocks), width = params.call.width;
+  const int64_t blocks = backward_blocks(params.call), width = params.call.width;
   if (blocks > 0) {
     with_element(params.call, [&](auto element) {
       backward<decltype(element)><<<static_cast<unsigned>(blocks), threads_for(width), 0, stream_of(params.call)>>>(

@@ -61,7 +61,7 @@ def train(data, name, *more):
     log = run("train", "--train-data", data / "lmdb/train", "--logs", data, "--name", name, "--vision-model",
               "ViT-mini-16-96", "--text-model", "BERT-mini-chinese", "--batch-size", 16, "--max-epochs", 4, "--warmup", 2,
               "--lr", 1e-3, "--log-interval", 1, "--num-workers", 1, "--context-length", 12, *VOCABULARY, *more)
-    losses = [float(found) for found in re.findall(r"\| Loss: ([0-9.]+) \|", log)]
+    losses = [float(found) for found in re.findall(r"Train Epoch: .*? \| Loss: ([0-9.]+) \|", log)]
     assert len(losses) == 12 and all(math.isfinite(loss) for loss in losses), log
     return losses
 
