@@ -1,9 +1,11 @@
 #include "bench/nmt_contenders.h"
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "bench/report.h"
+#include "nmt/graphed_loss.h"
 #include "strobe/types.h"
 #include "train/checkpoint.h"
 #include "train/updater.h"
@@ -25,7 +27,9 @@ nmt::Transformer copy_of(const nmt::Transformer& initial, const nmt::ModelConfig
 /// A case as the training loop sees it.
 class TrainingCase : public train::Task {
  public:
-  TrainingCase(nmt::Transformer model, const NmtCase& content) : model_(std::move(model)), case_(content) {}
+  TrainingCase(nmt::Transformer model, const NmtCase& content) : model_(std::move(model)), case_(content) {
+    if (!content.recurring.empty()) graphed_loss_.emplace(model_, /*label_smoothing=*/0.0);
+  }
 
   torch::nn::Module& model() override { return *model_; }
   std::string score_name() const override { return ""; }
@@ -36,7 +40,8 @@ class TrainingCase : public train::Task {
   train::BatchLoss forward(int64_t index) override {
     const nmt::Batch& batch = case_.batches.at(static_cast<std::size_t>(index));
     train::BatchLoss loss;
-    loss.loss_sum = model_->loss(batch, /*label_smoothing=*/0.0);
+    loss.loss_sum = graphed_loss_ ? (*graphed_loss_)(case_.recurring.at(static_cast<std::size_t>(index)))
+                                  : model_->loss(batch, /*label_smoothing=*/0.0);
     loss.count = batch.target_tokens;
     return loss;
   }
@@ -44,6 +49,7 @@ class TrainingCase : public train::Task {
  private:
   nmt::Transformer model_;
   const NmtCase& case_;
+  std::optional<nmt::GraphedLoss> graphed_loss_;
 };
 
 train::TrainerOptions trainer_options(at::Device device, const NmtSettings& settings) {

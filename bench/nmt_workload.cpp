@@ -8,6 +8,7 @@
 #include "bench/temporary_folder.h"
 #include "nmt/dataset.h"
 #include "nmt/prepare.h"
+#include "nmt/recurring_batch.h"
 #include "train/checkpoint.h"
 
 namespace strobe::bench {
@@ -29,6 +30,7 @@ NmtCase make_case(const std::vector<nmt::EncodedPair>& pairs, std::vector<Indice
   int64_t sentences = 0;
   for (const Indices& indices : batches) {
     result.batches.push_back(nmt::make_batch(pairs, indices, options.device));
+    if (options.graphs) result.recurring.push_back(nmt::make_recurring_batch(pairs, indices, options.device));
     sentences += static_cast<int64_t>(indices.size());
   }
   result.length = static_cast<double>(result.target_tokens()) / static_cast<double>(sentences);

@@ -14,9 +14,10 @@ namespace strobe::bench {
 
 /// Batches that are trained on, or translated, in turn.
 struct NmtCase {
-  int64_t batch = 0;                // sentences of each, but perhaps the last
-  double length = 0.0;              // mean tokens of a target sentence
-  std::vector<nmt::Batch> batches;  // on the device
+  int64_t batch = 0;                       // sentences of each, but perhaps the last
+  double length = 0.0;                     // mean tokens of a target sentence
+  std::vector<nmt::Batch> batches;         // on the device
+  std::vector<nmt::Batch> recurring = {};  // the same as nmt::GraphedLoss takes them, where CUDA graphs are asked for
 
   int64_t target_tokens() const;
 };
@@ -34,6 +35,7 @@ struct NmtWorkloadOptions {
   std::filesystem::path data;    // a folder that `nmt prepare` wrote; empty: the built-in corpus
   int64_t batch_size = 128;      // sentences
   int64_t batches = 20;          // of a case, at most
+  bool graphs = false;           // ours trains with CUDA graphs
   uint64_t seed = 1;
   at::Device device = at::kCPU;
 };

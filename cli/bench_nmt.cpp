@@ -102,6 +102,7 @@ void add_bench_nmt(CLI::App& parent) {
   app->add_option("--repetitions", a->repetitions, "Passes through the batches; without it 2 s and at least 3")
       ->check(CLI::PositiveNumber);
   app->add_flag("--profile", a->bench.profile, "Also say where the time of our training goes");
+  app->add_flag("--graphs", a->bench.workload.graphs, "Ours trains with CUDA graphs, on a GPU");
   app->add_option(
       "--peer-python", a->bench.peer_python,
       "A Python with torch, which trains nn.Transformer, and ctranslate2, which translates, for comparison");

@@ -119,6 +119,10 @@ void add_course(CLI::App& command, Arguments& a) {
   command.add_option("--seed", trainer.seed, "of weights, order and dropout")->capture_default_str()->group("Course");
   command.add_flag("--deterministic", trainer.deterministic, "the same bits from the same seed on a GPU too")
       ->group("Course");
+  command
+      .add_flag("--graphs", a.experiment.task.graphs,
+                "replay the steps of small batches as CUDA graphs, so that the host launches once a step; one process")
+      ->group("Course");
 }
 
 void add_evaluation(CLI::App& command, Arguments& a) {

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <string>
 
+#include "nmt/recurring_batch.h"
 #include "nmt/shuffle.h"
 #include "nmt/vocabulary.h"
 #include "strobe/types.h"
@@ -17,6 +18,9 @@ namespace {
 // Large enough that the lengths in one batch hardly differ, small enough that the sets of sentences that meet in a
 // batch change from epoch to epoch.
 constexpr std::size_t kBucketSentences = 32768;
+
+// Of recurring batches: a few dozen shapes an epoch, a few percent of padding.
+constexpr int64_t kRecurringWidth = 8, kRecurringTokens = 256;
 
 using Indices = std::vector<int64_t>;
 
@@ -111,16 +115,31 @@ at::Tensor take_lengths(Staging& counts, const Lengths& lengths) {
   return tensor;
 }
 
+/// How one side of a batch lies: `width` slots a sentence, `tokens` packed.
+struct Layout {
+  int64_t width = 0, tokens = 0;
+};
+
+Layout tight(const Lengths& lengths) { return {longest(lengths), sum(lengths)}; }
+
+/// At least one slot of a row is padding, in which the packed tokens of no sentence stand, and at least one slot of all
+/// is not packed: RealTokens::of tells by that whether there is anything to select.
+Layout recurring(const Lengths& lengths) {
+  const auto rounded_up = [](int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; };
+  Layout layout = {rounded_up(longest(lengths) + 1, kRecurringWidth), rounded_up(sum(lengths), kRecurringTokens)};
+  if (layout.tokens == layout.width * static_cast<int64_t>(lengths.size())) layout.width += kRecurringWidth;
+  return layout;
+}
+
 /// `real` gets everything but `longest`.
-void take_real_tokens(Staging& ids, Staging& counts, const Lengths& lengths, RealTokens& real) {
-  real.slots = ids.take({sum(lengths)});
-  real.sequences.positions = ids.take({sum(lengths)});
+void take_real_tokens(Staging& ids, Staging& counts, const Lengths& lengths, const Layout& layout, RealTokens& real) {
+  real.slots = ids.take({layout.tokens});
+  real.sequences.positions = ids.take({layout.tokens});
   real.sequences.cu_seqlens = counts.take({static_cast<int64_t>(lengths.size()) + 1});
   int64_t* slot = real.slots.mutable_data_ptr<int64_t>();
   int64_t* position = real.sequences.positions.mutable_data_ptr<int64_t>();
   int32_t* start = real.sequences.cu_seqlens.mutable_data_ptr<int32_t>();
   *start = 0;
-  const int64_t row_slots = longest(lengths);
   int64_t row_start = 0;
   for (const int64_t length : lengths) {
     std::iota(slot, slot + length, row_start);
@@ -129,8 +148,11 @@ void take_real_tokens(Staging& ids, Staging& counts, const Lengths& lengths, Rea
     slot += length;
     position += length;
     ++start;
-    row_start += row_slots;
+    row_start += layout.width;
   }
+  const int64_t rest = layout.tokens - sum(lengths);
+  std::fill_n(slot, rest, layout.width - 1);
+  std::fill_n(position, rest, 0);
 }
 
 void fill_row(const at::Tensor& padded, int64_t row, std::vector<int64_t>::const_iterator ids, int64_t length) {
@@ -172,28 +194,33 @@ at::Tensor RealTokens::of(const at::Tensor& padded) const {
   return slots.size(0) == all.size(0) ? all : all.index_select(0, slots);
 }
 
-Batch make_batch(const std::vector<EncodedPair>& data, const Indices& indices, at::Device device) {
+namespace {
+
+template <typename LayoutOf>
+Batch make_laid_out_batch(const std::vector<EncodedPair>& data, const Indices& indices, at::Device device,
+                          const LayoutOf& layout_of) {
   Lengths source, target;
   for (const int64_t i : indices) {
     source.push_back(source_length(data[i]));
     target.push_back(target_length(data[i]));
   }
+  const Layout source_layout = layout_of(source), target_layout = layout_of(target);
   const auto size = static_cast<int64_t>(indices.size());
   Batch batch;
   batch.source_tokens = sum(source);
   batch.target_tokens = sum(target);
-  batch.source_real.sequences.longest = longest(source);
-  batch.target_real.sequences.longest = longest(target);
-  const int64_t source_slots = size * longest(source), target_slots = size * longest(target);
-  Staging ids(at::kLong, source_slots + 2 * target_slots + 2 * (batch.source_tokens + batch.target_tokens), device);
+  batch.source_real.sequences.longest = source_layout.width;
+  batch.target_real.sequences.longest = target_layout.width;
+  const int64_t source_slots = size * source_layout.width, target_slots = size * target_layout.width;
+  Staging ids(at::kLong, source_slots + 2 * target_slots + 2 * (source_layout.tokens + target_layout.tokens), device);
   Staging counts(at::kInt, 2 * size + 2 * (size + 1), device);
-  batch.source = ids.take({size, longest(source)});
-  batch.target_in = ids.take({size, longest(target)});
-  batch.target_out = ids.take({size, longest(target)});
+  batch.source = ids.take({size, source_layout.width});
+  batch.target_in = ids.take({size, target_layout.width});
+  batch.target_out = ids.take({size, target_layout.width});
   batch.source_lengths = take_lengths(counts, source);
   batch.target_lengths = take_lengths(counts, target);
-  take_real_tokens(ids, counts, source, batch.source_real);
-  take_real_tokens(ids, counts, target, batch.target_real);
+  take_real_tokens(ids, counts, source, source_layout, batch.source_real);
+  take_real_tokens(ids, counts, target, target_layout, batch.target_real);
   for (int64_t row = 0; row < size; ++row) {
     const EncodedPair& pair = data[indices[row]];
     fill_row(batch.source, row, pair.source.begin(), source[row]);
@@ -205,6 +232,41 @@ Batch make_batch(const std::vector<EncodedPair>& data, const Indices& indices, a
   counts.send({&batch.source_lengths, &batch.target_lengths, &batch.source_real.sequences.cu_seqlens,
                &batch.target_real.sequences.cu_seqlens});
   return batch;
+}
+
+}  // namespace
+
+Batch make_batch(const std::vector<EncodedPair>& data, const Indices& indices, at::Device device) {
+  return make_laid_out_batch(data, indices, device, tight);
+}
+
+Batch make_recurring_batch(const std::vector<EncodedPair>& data, const Indices& indices, at::Device device) {
+  return make_laid_out_batch(data, indices, device, recurring);
+}
+
+std::vector<at::Tensor> memory_of(const Batch& batch) {
+  const auto all_of = [](const at::Tensor& first) {
+    const auto elements = static_cast<int64_t>(first.storage().nbytes() / first.element_size());
+    return first.as_strided({elements}, {1}, 0);
+  };
+  return {all_of(batch.source), all_of(batch.source_lengths)};
+}
+
+Batch in_memory(const Batch& batch, const std::vector<at::Tensor>& memory) {
+  Batch moved = batch;
+  const auto move = [](at::Tensor& tensor, const at::Tensor& to) {
+    tensor = to.as_strided(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+  };
+  for (at::Tensor* ids :
+       {&moved.source, &moved.target_in, &moved.target_out, &moved.source_real.slots,
+        &moved.source_real.sequences.positions, &moved.target_real.slots, &moved.target_real.sequences.positions}) {
+    move(*ids, memory.at(0));
+  }
+  for (at::Tensor* counts : {&moved.source_lengths, &moved.target_lengths, &moved.source_real.sequences.cu_seqlens,
+                             &moved.target_real.sequences.cu_seqlens}) {
+    move(*counts, memory.at(1));
+  }
+  return moved;
 }
 
 }  // namespace strobe::nmt

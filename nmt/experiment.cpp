@@ -139,6 +139,9 @@ int run_experiment(ExperimentOptions options) {
   validate(options.trainer);
   validate(options.task.validation.search);
   validate(options.test.search);
+  if (options.task.graphs && options.trainer.ranks->size() > 1) {
+    throw Error("nmt training: graphs: expected one process, found " + std::to_string(options.trainer.ranks->size()));
+  }
   options.task.seed = options.trainer.seed;
   options.task.validation.precision = options.test.precision = options.trainer.precision;
 

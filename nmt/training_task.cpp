@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "nmt/evaluate.h"
+#include "nmt/recurring_batch.h"
 #include "strobe/types.h"
 
 namespace strobe::nmt {
@@ -18,6 +19,9 @@ TrainingTask::TrainingTask(TranslationModel model, Dataset train, Dataset dev, c
     throw Error("translation training: label_smoothing must be at least 0 and below 1, got " +
                 std::to_string(options_.label_smoothing));
   }
+  if (options.graphs && train::StepGraphs::available(device_)) {
+    graphed_loss_.emplace(model_.model, options_.label_smoothing);
+  }
 }
 
 int64_t TrainingTask::begin_epoch(int64_t epoch) {
@@ -26,13 +30,16 @@ int64_t TrainingTask::begin_epoch(int64_t epoch) {
 }
 
 train::BatchLoss TrainingTask::forward(int64_t index) {
-  const Batch batch = make_batch(train_.pairs, batches_.at(index), device_);
+  const std::vector<int64_t>& indices = batches_.at(index);
+  const Batch batch =
+      graphed_loss_ ? make_recurring_batch(train_.pairs, indices, device_) : make_batch(train_.pairs, indices, device_);
   train::BatchLoss result;
-  result.loss_sum = model_.model->loss(batch, options_.label_smoothing);
+  result.loss_sum = graphed_loss_ ? (*graphed_loss_)(batch) : model_.model->loss(batch, options_.label_smoothing);
   result.count = batch.target_tokens;
   result.source_tokens = batch.source_tokens;
   const int64_t tokens = batch.source_tokens + batch.target_tokens;
-  result.slots = model_.model->packs_tokens() ? tokens : batch.source.numel() + batch.target_in.numel();
+  result.slots = model_.model->packs_tokens() ? batch.source_real.slots.numel() + batch.target_real.slots.numel()
+                                              : batch.source.numel() + batch.target_in.numel();
   result.padding = result.slots - tokens;
   return result;
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "nmt/checkpoint.h"
 #include "nmt/dataset.h"
+#include "nmt/graphed_loss.h"
 #include "nmt/translate.h"
 #include "train/task.h"
 
@@ -16,6 +18,7 @@ struct TrainingTaskOptions {
   BatchLimits batch;             // of the training data
   double label_smoothing = 0.0;  // of the training loss
   uint64_t seed = 0;             // of the order of the batches
+  bool graphs = false;           // steps as CUDA graphs, where the device has them
   TranslateOptions validation;
 };
 
@@ -37,6 +40,7 @@ class TrainingTask : public train::Task {
   Dataset train_, dev_;
   TrainingTaskOptions options_;
   at::Device device_;
+  std::optional<GraphedLoss> graphed_loss_;
   std::vector<std::vector<int64_t>> batches_;  // of the present epoch
 };
 
