@@ -42,7 +42,7 @@ def against(rows, others):
         ours = rows.get(("imp_flash_attn", direction), {}).get("ms")
         theirs = [rows[other, direction]["ms"] for other in others if rows.get((other, direction), {}).get("ms")]
         cells.append(f"{min(theirs) / ours:.2f}" if ours and theirs else "")
-    return " / ".join(cells)
+    return " / ".join(cells) if any(cells) else ""
 
 
 def rate(rows):
@@ -51,14 +51,18 @@ def rate(rows):
 
 
 def times(files):
-    print("| case, fwd / bwd ms | imp_flash_attn | TFLOP/s | flash_attn | dotscale | cuDNN | FlashAttention-2 | memory-efficient "
-          "| × best of ATen | × FlashAttention-2 |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for case, rows in cases(files).items():
-        cells = [case, f"**{both(rows, 'imp_flash_attn')}**", rate(rows), both(rows, "flash_attn"), both(rows, "dotscale"),
-                 both(rows, "sdpa_cudnn"), both(rows, "sdpa_flash"), both(rows, "sdpa_efficient"), against(rows, ATEN),
-                 against(rows, ["sdpa_flash"])]
-        print("| " + " | ".join(cells) + " |")
+    columns = [("imp_flash_attn", lambda rows: f"**{both(rows, 'imp_flash_attn')}**"), ("TFLOP/s", rate),
+               ("flash_attn", lambda rows: both(rows, "flash_attn")), ("dotscale", lambda rows: both(rows, "dotscale")),
+               ("cuDNN", lambda rows: both(rows, "sdpa_cudnn")), ("FlashAttention-2", lambda rows: both(rows, "sdpa_flash")),
+               ("memory-efficient", lambda rows: both(rows, "sdpa_efficient")),
+               ("× best of ATen", lambda rows: against(rows, ATEN)),
+               ("× FlashAttention-2", lambda rows: against(rows, ["sdpa_flash"]))]
+    table = {case: [cell(rows) for _, cell in columns] for case, rows in cases(files).items()}
+    used = [i for i in range(len(columns)) if any(cells[i] for cells in table.values())]
+    print("| fwd / bwd ms | " + " | ".join(columns[i][0] for i in used) + " |")
+    print("|---" * (len(used) + 1) + "|")
+    for case, cells in table.items():
+        print(f"| {case} | " + " | ".join(cells[i] for i in used) + " |")
 
 
 def memory(files):
