@@ -4,8 +4,10 @@
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
@@ -62,6 +64,31 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   }
 };
 
+/// Under autocast on CUDA: x [M, K] of 16 bits, weight [N, K] in fp32, bias [N] in fp32 or undefined. Their gradients
+/// leave their products in fp32, which saves a pass over the weights and keeps what 16 bits would lose.
+struct MixedLinear : torch::autograd::Function<MixedLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    const at::Tensor low = weight.to(x.scalar_type());
+    context->save_for_backward({x, low});
+    return bias ? at::addmm(bias->to(x.scalar_type()), x, low.t()) : at::mm(x, low.t());
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor gradient = gradients[0].contiguous();
+    variable_list result(3);
+    if (context->needs_input_grad(0)) result[0] = at::mm(gradient, saved[1]);
+    if (context->needs_input_grad(1)) result[1] = at::mm(gradient.t(), saved[0], at::kFloat);
+    if (context->needs_input_grad(2)) result[2] = gradient.sum(0, /*keepdim=*/false, at::kFloat);
+    return result;
+  }
+};
+
+bool takes_mixed(const at::Tensor& x, const at::Tensor& weight) {
+  return weight.is_cuda() && weight.scalar_type() == at::kFloat && weight.requires_grad() &&
+         at::GradMode::is_enabled() && product_dtype(weight) != at::kFloat && x.scalar_type() != at::kDouble;
+}
+
 bool takes_onednn(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto is_fp32 = [](const at::Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == at::kFloat; };
   return is_fp32(x) && is_fp32(weight) && bias.defined() && x.numel() >= kLeastRows * x.size(-1) &&
@@ -71,14 +98,23 @@ bool takes_onednn(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!takes_onednn(x, weight, bias)) return at::linear(x, weight, bias);
+  const bool mixed = takes_mixed(x, weight);
+  if (!mixed && !takes_onednn(x, weight, bias)) return at::linear(x, weight, bias);
   const at::Tensor rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
-  const at::Tensor out =
-      at::GradMode::is_enabled() ? LinearFunction::apply(rows, weight, bias) : product(rows, weight, bias);
+  const at::Tensor out = mixed                        ? MixedLinear::apply(rows.to(product_dtype(weight)), weight,
+                                                    bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt)
+                         : at::GradMode::is_enabled() ? LinearFunction::apply(rows, weight, bias)
+                                                      : product(rows, weight, bias);
   if (x.dim() == 2) return out;
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   return out.view(sizes);
+}
+
+at::ScalarType product_dtype(const at::Tensor& parameter) {
+  const at::DeviceType device = parameter.device().type();
+  const bool casts = at::autocast::is_autocast_enabled(device) && parameter.scalar_type() != at::kDouble;
+  return casts ? at::autocast::get_autocast_dtype(device) : parameter.scalar_type();
 }
 
 at::Tensor for_products(const at::Tensor& parameter) {
@@ -90,8 +126,8 @@ at::Tensor for_products(const at::Tensor& parameter) {
 at::Tensor joint_linear(const at::Tensor& x, c10::ArrayRef<Linear> layers) {
   std::vector<at::Tensor> weights, biases;
   for (const Linear& layer : layers) {
-    weights.push_back(for_products(layer->weight));
-    biases.push_back(for_products(layer->bias));
+    weights.push_back(layer->weight.is_cuda() ? layer->weight : for_products(layer->weight));
+    biases.push_back(layer->bias.is_cuda() ? layer->bias : for_products(layer->bias));
   }
   return linear(x, at::cat(weights), at::cat(biases));
 }

@@ -7,12 +7,16 @@
 
 namespace strobe::nn {
 
-/// x [..., in], weight [out, in], bias [out] -> [..., out], differentiable once. In fp32 on a CPU with AVX-512 through
-/// oneDNN, whose products take those instructions on every maker's processors: on AMD's twice as fast as the library
-/// behind at::linear, which everything else goes through.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+/// x [..., in], weight [out, in], bias [out] or undefined -> [..., out], differentiable once. In fp32 on a CPU with
+/// AVX-512 through oneDNN, whose products take those instructions on every maker's processors: on AMD's twice as fast
+/// as the library behind at::linear. Under autocast on CUDA the gradients of fp32 parameters come in fp32 straight from
+/// their products. Everything else goes through at::linear.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
-/// A parameter as products take it here: in the dtype of the device's autocast region, if in one.
+/// The dtype that products with a parameter come in here: that of the device's autocast region, if in one.
+at::ScalarType product_dtype(const at::Tensor& parameter);
+
+/// A tensor as products take it here: in the dtype of the device's autocast region, if in one.
 at::Tensor for_products(const at::Tensor& parameter);
 
 /// torch::nn::Linear over it, with the same parameters.

@@ -1,7 +1,5 @@
 #include "nn/residual_norm.h"
 
-#include <ATen/ops/linear.h>
-
 #include "nn/dropout.h"
 #include "ops/pointwise.h"
 
@@ -9,11 +7,10 @@ namespace strobe::nn {
 
 NormedSum residual_norm(const at::Tensor& residual, const at::Tensor& input, const Linear& linear,
                         const LayerNorm& norm, double dropout, bool training) {
-  const at::Tensor weight = for_products(linear->weight);
   const bool has_both = !norm.is_empty() && linear->bias.defined();
-  if (has_both && ops::fuses_layer_norm(residual) && weight.scalar_type() == residual.scalar_type()) {
-    const auto [sum, normed] = ops::layer_norm(at::linear(input, weight), norm->weight(), norm->bias(), norm->eps(),
-                                               linear->bias, residual, training ? dropout : 0.0);
+  if (has_both && ops::fuses_layer_norm(residual) && product_dtype(linear->weight) == residual.scalar_type()) {
+    const auto [sum, normed] = ops::layer_norm(nn::linear(input, linear->weight), norm->weight(), norm->bias(),
+                                               norm->eps(), linear->bias, residual, training ? dropout : 0.0);
     return {sum, normed};
   }
   const at::Tensor sum = add_dropout(residual, Linear(linear)->forward(input), dropout, training);
