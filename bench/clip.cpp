@@ -34,6 +34,7 @@ struct PeerProgram {
 };
 constexpr PeerProgram kPeers[] = {{"cn_clip", "cn_clip_step.py"},
                                   {"cn_clip_flash", "cn_clip_flash_step.py"},
+                                  {"cn_clip_materialised", "cn_clip_materialised_step.py"},
                                   {"transformers", "chinese_clip_step.py"},
                                   {"transformers_strobe", "chinese_clip_strobe_step.py"}};
 

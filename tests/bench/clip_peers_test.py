@@ -17,10 +17,11 @@ def test_peers_compute_what_we_compute(tmp_path):
     subprocess.run(
         [os.environ["STROBE_PROGRAM"], "bench", "clip", "--size", "tiny", "--batch-size", "4", "--attn-type",
          "imp_flash_attn", "--repetitions", "1", "--steps", "1", "--device", "cpu", "--peer-python", sys.executable,
+         "--peers", "cn_clip,cn_clip_materialised,transformers",
          "--json", file], check=True)
     content = json.loads(file.read_text())
     rows = {row["attn_type"]: row for row in content["rows"]}
-    assert set(rows) == {"imp_flash_attn", "cn_clip", "transformers"}
+    assert set(rows) == {"imp_flash_attn", "cn_clip", "cn_clip_materialised", "transformers"}
     assert all("error" not in row for row in content["rows"]), content["rows"]
     assert all(row["ms"] > 0 and row["batch"] == 4 for row in content["rows"])
     assert set(content["versions"]) == {"torch", "cn_clip", "transformers"}
