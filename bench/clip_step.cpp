@@ -82,8 +82,7 @@ ClipStep::ClipStep(const clip::Clip& model, const ClipBatch& batch, const ClipSe
 void ClipStep::run() {
   model_->train();
   const int64_t batches = options_.ranks->size();
-  const train::Tally own = updater_.accumulate(0, batches);
-  updater_.apply(lr_, train::agree(own, *options_.ranks), totals_);
+  updater_.apply(lr_, updater_.accumulate(0, batches), totals_);
 }
 
 double ClipStep::loss() {

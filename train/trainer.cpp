@@ -120,9 +120,7 @@ class Run {
   bool update() {
     const int64_t begin = state_.batch;
     state_.batch = std::min(batches_, begin + options_.accumulation * ranks_.size());
-    Tally tally = updater_.accumulate(begin, state_.batch);
-    tally.signal = signals_.received();
-    tally = agree(tally, ranks_);
+    const Tally tally = updater_.accumulate(begin, state_.batch, [this] { return signals_.received(); });
     signal_ = static_cast<int>(tally.signal);
     const bool made = tally.out_of_memory == 0;
     if (made) {

@@ -27,7 +27,7 @@ void Updater::count_out_of_memory(Tally& tally, const F& f) {
   try {
     f();
   } catch (const std::exception& error) {
-    if (!is_out_of_memory(error) || (task_.works_together() && ranks_.size() > 1)) throw;
+    if (!is_out_of_memory(error) || fails_together()) throw;
     tally.out_of_memory = 1;
   }
 }
@@ -44,7 +44,7 @@ Updater::Updater(Task& task, const TrainerOptions& options)
   set_totals({});
 }
 
-Tally Updater::accumulate(int64_t begin, int64_t end) {
+Tally Updater::accumulate(int64_t begin, int64_t end, const std::function<int64_t()>& signal) {
   Tally tally;
   const int64_t size = ranks_.size();
   std::vector<int64_t> own;
@@ -54,8 +54,20 @@ Tally Updater::accumulate(int64_t begin, int64_t end) {
     task_.begin_update(own);
   });
   own.resize(static_cast<std::size_t>((end - begin + size - 1) / size), kNone);
-  for (std::size_t i = 0; i < own.size(); ++i) backward(forward(own[i], tally), i + 1 == own.size(), tally);
-  return tally;
+  std::optional<Agreement> agreement;
+  const auto agree = [&] {
+    tally.signal = signal();
+    agreement.emplace(tally, ranks_);
+  };
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    const bool is_last = i + 1 == own.size();
+    at::Tensor loss = forward(own[i], tally);
+    // Where no process can run out of memory by itself, all is counted now: the others hear of it during backward.
+    if (is_last && fails_together()) agree();
+    backward(std::move(loss), is_last, tally);
+  }
+  if (!agreement) agree();
+  return agreement->wait();
 }
 
 /// The loss, scaled; undefined where there is no batch or no memory.

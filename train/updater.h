@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 
 #include "train/distributed/gradient_reducer.h"
@@ -25,11 +26,12 @@ class Updater {
 
   /// Forward and backward of this process's share of the batches [begin, end) of the present epoch: begin + rank,
   /// begin + rank + size, ... Afterwards the gradients are the sums over all processes, which all call this. Returns
-  /// what this process has counted; running out of memory is counted too, and then the update is to be discarded
-  /// everywhere.
-  Tally accumulate(int64_t begin, int64_t end);
+  /// what all have counted; running out of memory is counted too, and then the update is to be discarded everywhere.
+  /// `signal` is asked for the signal that this process has received (train/signals.h), 0 for none.
+  Tally accumulate(
+      int64_t begin, int64_t end, const std::function<int64_t()>& signal = [] { return 0; });
 
-  /// One update with what has been accumulated, counted over `all`: the tallies of all processes. Where a gradient is
+  /// One update with what has been accumulated, counted over `all`, which accumulate returned. Where a gradient is
   /// not finite, weights and optimiser stay as they are.
   void apply(double lr, const Tally& all, EpochTotals& totals);
 
@@ -45,6 +47,8 @@ class Updater {
   void load_state(const Dict& optimizer, const Value& scaler);
 
  private:
+  /// Whether memory that runs out here ends the run.
+  bool fails_together() const { return task_.works_together() && ranks_.size() > 1; }
   template <typename F>
   void count_out_of_memory(Tally& tally, const F& f);
   at::Tensor forward(int64_t batch, Tally& tally);

@@ -6,16 +6,29 @@
 
 namespace strobe::train {
 
-Tally agree(const Tally& own, Communicator& communicator) {
-  if (communicator.size() == 1) return own;
-  static constexpr int64_t Tally::*kFields[] = {&Tally::signal,        &Tally::out_of_memory, &Tally::target_tokens,
-                                                &Tally::source_tokens, &Tally::slots,         &Tally::padding};
+namespace {
+
+constexpr int64_t Tally::*kFields[] = {&Tally::signal,        &Tally::out_of_memory, &Tally::target_tokens,
+                                       &Tally::source_tokens, &Tally::slots,         &Tally::padding};
+
+at::Tensor to_tensor(const Tally& tally) {
   at::Tensor fields = at::empty({std::size(kFields)}, at::kLong);
-  for (std::size_t i = 0; i < std::size(kFields); ++i) fields.mutable_data_ptr<int64_t>()[i] = own.*kFields[i];
-  const at::Tensor gathered = communicator.all_gather(fields);
+  for (std::size_t i = 0; i < std::size(kFields); ++i) fields.mutable_data_ptr<int64_t>()[i] = tally.*kFields[i];
+  return fields;
+}
+
+}  // namespace
+
+Agreement::Agreement(const Tally& own, Communicator& communicator) : own_(own), communicator_(communicator) {
+  if (communicator.size() > 1) gathering_ = communicator.begin_all_gather(to_tensor(own));
+}
+
+Tally Agreement::wait() {
+  if (communicator_.size() == 1) return own_;
+  const at::Tensor gathered = gathering_.wait();
   const int64_t* value = gathered.const_data_ptr<int64_t>();
   Tally all;
-  for (int rank = 0; rank < communicator.size(); ++rank) {
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
     const int64_t largest_signal = std::max(all.signal, *value);
     for (const auto field : kFields) all.*field += *value++;
     all.signal = largest_signal;

@@ -17,8 +17,19 @@ struct Tally {
   int64_t padding = 0;
 };
 
-/// The sums over all processes.
-Tally agree(const Tally& own, Communicator& communicator);
+/// Tells the others, from when it is made. Must go before its communicator.
+class Agreement {
+ public:
+  Agreement(const Tally& own, Communicator& communicator);
+
+  /// The sums over all processes. Once.
+  Tally wait();
+
+ private:
+  Tally own_;
+  Communicator& communicator_;
+  Communicator::Gathering gathering_;
+};
 
 /// A seed of dropout for each rank; rank 0 has that of a run of one process.
 uint64_t seed_of_rank(uint64_t seed, int rank);
