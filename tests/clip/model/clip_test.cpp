@@ -12,8 +12,10 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <cmath>
 #include <functional>
 #include <string>
 #include <utility>
@@ -182,6 +184,43 @@ at::Tensor patches_seen(Clip& model, double mask_ratio) {
   const at::Tensor images = images_for(small_vit(), 5).set_requires_grad(true);
   model->encode_image(images, mask_ratio).square().sum().backward();
   return images.grad().abs().reshape({5, 3, 4, 8, 4, 8}).sum({1, 3, 5}).flatten(1) > 0;  // [5, kPatches]
+}
+
+/// The loss and all gradients one after another, in training without dropout.
+std::pair<double, at::Tensor> loss_and_gradients(Clip& model, const at::Tensor& images, const at::Tensor& ids,
+                                                 train::Precision precision) {
+  model->train();
+  at::Tensor loss;
+  {
+    const train::AutocastGuard autocast(images.device().type(), precision);
+    const ClipOutput output = model->forward(images, ids.to(images.device()), 0.0, count_tokens(ids));
+    loss = loss_of({output.image_features.to(at::kFloat), output.text_features.to(at::kFloat), output.scale});
+  }
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& gradient : torch::autograd::grad({loss}, model->parameters())) {
+    gradients.push_back(gradient.cpu().contiguous().flatten().to(at::kDouble));
+  }
+  return {loss.item<double>(), at::cat(gradients)};
+}
+
+TEST(ClipOnGpuTest, GradientsUnderAutocastAreThoseOfSinglePrecisionWithinRounding) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  VisionConfig resnet = small_resnet();
+  resnet.width = 16;  // channels in eights
+  for (const VisionConfig& vision : {small_vit(), resnet}) {
+    for (const bool checkpointed : {false, true}) {
+      const ClipOptions options{.attn_type = "imp_flash_attn", .grad_checkpointing = checkpointed};
+      Clip here = seeded(vision, small_text(0.0), options), there = seeded(vision, small_text(0.0), options);
+      there->to(at::kCUDA);
+      const at::Tensor images = at::cat({images_for(vision, 3), images_for(vision, 3)});
+      const at::Tensor some = texts(12), ids = at::cat({some, (some.remainder(58) + 1) * (some != 0)});
+      const auto [loss, gradients] = loss_and_gradients(here, images, ids, train::Precision::kFp32);
+      const auto [found, theirs] = loss_and_gradients(there, images.to(at::kCUDA), ids, train::Precision::kFp16);
+      // 2^-11 a rounding, a few dozen of them one after another, as noise; batch norm over few images amplifies it.
+      EXPECT_NEAR(found, loss, 0.01 * std::abs(loss)) << vision.name;
+      EXPECT_LE((theirs - gradients).norm().item<double>(), 0.05 * gradients.norm().item<double>()) << vision.name;
+    }
+  }
 }
 
 TEST(FlipTest, KeepsTheShareOfPatchesThatIsAskedFor) {
