@@ -83,7 +83,9 @@ TEST(CrossEntropyOnGpu, WhatIsNotFiniteComesThroughAndWhatIsIgnoredDoesNot) {
   logits[1].fill_(kInfinity);
   const at::Tensor targets = at::tensor({7, 0, 9, 3}, at::kLong);
   const Result masked = found(logits.cuda(), targets.cuda(), 0.0);
-  expect_near(masked, expected(logits, targets, 0.0), epsilon_of(at::kBFloat16));
+  at::Tensor finite = logits.clone();
+  finite[1].zero_();  // ATen's gradient of the ignored row would be NaN
+  expect_near(masked, expected(finite, targets, 0.0), epsilon_of(at::kBFloat16));
   EXPECT_EQ(masked.gradient[0][5].item<double>(), 0.0);
   EXPECT_EQ(masked.gradient[1].abs().sum().item<double>(), 0.0);
 
