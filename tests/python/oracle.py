@@ -52,9 +52,10 @@ def largest(t: Tensor) -> float:
 
 def check(found: Tensor, plain: Tensor, exact: Tensor, factor: float, scores: float = 0.0, cancelled: float = 0.0) -> None:
     """|found - exact| <= factor * |plain - exact| and a rounding: flash-attn's own rule, with FlashAttention-3's allowance
-    2 |(x + 0.3 - 0.3) - x|, and at least the rounding of the result, which few elements may have by luck. In fp32 the plain formula is often exact by accident; there one more rounding of the scores,
-    which changes a weight by eps * |score|, and of the summed terms is allowed. Where everything cancels (a softmax over one
-    key has no gradient), the fp32 rounding of the `cancelled` terms is.
+    2 |(x + 0.3 - 0.3) - x|, and at least the rounding of the result, which a few elements may be spared by luck. In fp32 the
+    plain formula is often exact by accident; there one more rounding of the scores, which changes a weight by eps * |score|, and
+    of the summed terms is allowed. Where everything cancels (a softmax over one key has no gradient), the fp32 rounding of the
+    `cancelled` terms is.
     """
     assert found.shape == exact.shape
     assert found.isfinite().all()
