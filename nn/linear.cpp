@@ -64,13 +64,14 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   }
 };
 
-/// Under autocast on CUDA: x [M, K] of 16 bits, weight [N, K] in fp32, bias [N] in fp32 or undefined. Their gradients
+/// Under autocast on CUDA: x [M, K] of 16 bits, weight [N, K] in fp32, bias [N] in fp32 or none. Their gradients
 /// leave their products in fp32, which saves a pass over the weights and keeps what 16 bits would lose.
 struct MixedLinear : torch::autograd::Function<MixedLinear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
     const at::Tensor low = weight.to(x.scalar_type());
     context->save_for_backward({x, low});
+    context->saved_data["has_bias"] = bias.has_value();  // without one, needs_input_grad does not count it
     return bias ? at::addmm(bias->to(x.scalar_type()), x, low.t()) : at::mm(x, low.t());
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -79,7 +80,8 @@ struct MixedLinear : torch::autograd::Function<MixedLinear> {
     variable_list result(3);
     if (context->needs_input_grad(0)) result[0] = at::mm(gradient, saved[1]);
     if (context->needs_input_grad(1)) result[1] = at::mm(gradient.t(), saved[0], at::kFloat);
-    if (context->needs_input_grad(2)) result[2] = gradient.sum(0, /*keepdim=*/false, at::kFloat);
+    const bool has_bias = context->saved_data["has_bias"].toBool();
+    if (has_bias && context->needs_input_grad(2)) result[2] = gradient.sum(0, /*keepdim=*/false, at::kFloat);
     return result;
   }
 };
@@ -101,8 +103,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   const bool mixed = takes_mixed(x, weight);
   if (!mixed && !takes_onednn(x, weight, bias)) return at::linear(x, weight, bias);
   const at::Tensor rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
-  const at::Tensor out = mixed                        ? MixedLinear::apply(rows.to(product_dtype(weight)), weight,
-                                                    bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt)
+  const auto given = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  const at::Tensor out = mixed ? MixedLinear::apply(rows.to(product_dtype(weight)), weight, given)
                          : at::GradMode::is_enabled() ? LinearFunction::apply(rows, weight, bias)
                                                       : product(rows, weight, bias);
   if (x.dim() == 2) return out;
