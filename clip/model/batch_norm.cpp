@@ -67,11 +67,11 @@ struct NormalizeOverAll : torch::autograd::Function<NormalizeOverAll> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &variance = saved[3];
     const auto gather = c10::static_intrusive_pointer_cast<Gather>(context->saved_data["gather"].toCapsule());
-    // With given statistics the gradients of weight and bias are this process's sums of dy xhat and of dy.
-    const auto [unused, dweight, dbias] =
-        at::native_batch_norm_backward(gradients[0], x, weight, mean, variance, std::nullopt, std::nullopt,
-                                       /*train=*/false, kEps, {false, true, true});
     const at::Tensor rstd = at::rsqrt(variance + kEps);
+    // With given statistics, which the CPU reads from one pair of arguments and CUDA from the other, the gradients of
+    // weight and bias are this process's sums of dy xhat and of dy.
+    const auto [unused, dweight, dbias] = at::native_batch_norm_backward(
+        gradients[0], x, weight, mean, variance, mean, rstd, /*train=*/false, kEps, {false, true, true});
     const at::Tensor sums = (*gather->rows)(at::cat({dbias, dweight})).sum(0);
     const at::Tensor dx = input_gradient(gradients[0], x, weight, mean, rstd, sums / saved[4]);
     return {dx, dweight, dbias, at::Tensor(), at::Tensor()};
