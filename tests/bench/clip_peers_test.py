@@ -1,4 +1,4 @@
-"""`strobe bench clip` with its peers: cn_clip and transformers must find our loss.
+"""`strobe bench clip` with its peers: cn_clip and transformers must find our loss; and in several processes.
 
 STROBE_PROGRAM names the program, which refuses a peer whose loss is not ours: its row then has an error instead of a
 time.
@@ -25,6 +25,16 @@ def test_peers_compute_what_we_compute(tmp_path):
     assert all("error" not in row for row in content["rows"]), content["rows"]
     assert all(row["ms"] > 0 and row["batch"] == 4 for row in content["rows"])
     assert set(content["versions"]) == {"torch", "cn_clip", "transformers"}
+
+
+def test_processes_beside_one_alone(tmp_path):
+    file = tmp_path / "rows.json"
+    subprocess.run(
+        [os.environ["STROBE_PROGRAM"], "bench", "clip", "--gpus", "2", "--size", "tiny", "--batch-size", "2", "--attn-type",
+         "imp_flash_attn", "--repetitions", "1", "--steps", "1", "--device", "cpu", "--json", file], check=True)
+    alone, together = json.loads(file.read_text())["rows"]
+    assert [row["gpus"] for row in (alone, together)] == [1, 2] and "efficiency" not in alone
+    assert together["efficiency"] == pytest.approx(alone["ms"] / together["ms"]) and together["peak_gib"] > alone["peak_gib"]
 
 
 if __name__ == "__main__":
