@@ -67,7 +67,7 @@ mpirun)
     # A process needs the cores of all its threads. When one is lost the others need some seconds to say which.
     export MASTER_ADDR MASTER_PORT
     exec env -u RANK mpirun -np "$((WORKER_CNT * GPUS_PER_NODE))" --map-by "ppr:$GPUS_PER_NODE:node" --bind-to none \
-        --mca odls_base_sigkill_timeout 45 -x MASTER_ADDR -x MASTER_PORT \
+        --mca odls_base_sigkill_timeout 10 -x MASTER_ADDR -x MASTER_PORT \
         "$program" clip train "${arguments[@]}"
     ;;
 *)
