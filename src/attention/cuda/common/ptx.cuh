@@ -78,6 +78,58 @@ __device__ inline void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+/// A barrier in 8 bytes of shared memory, for threads that do not all wait where they arrive: its phases, numbered from
+/// 0, end one after the other when `arrivals` threads have come. sm_80.
+__device__ inline void mbarrier_init(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ inline void mbarrier_arrive(uint32_t barrier) {
+  asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(barrier) : "memory");
+}
+/// Arrives when all that this thread has asked cp.async for so far has landed.
+__device__ inline void mbarrier_arrive_after_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
+}
+/// Waits for the end of the current phase if that is even (parity 0) or odd (1), of the phase before otherwise. All
+/// lanes of a warp wait together.
+__device__ inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  do {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{ .reg .pred done; mbarrier.try_wait.parity.shared.b64 done, [%1], %2; selp.b32 %0, 1, 0, done; }"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+#else
+    asm volatile("{ .reg .pred done; mbarrier.test_wait.parity.shared.b64 done, [%1], %2; selp.b32 %0, 1, 0, done; }"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+#endif
+  } while (done == 0);
+  __syncwarp();
+}
+
+/// A word of shared memory that says what stands behind it: written last, and read until it has come. All lanes of a
+/// warp wait together.
+__device__ inline void release_shared(uint32_t to, uint32_t value) {
+  asm volatile("st.release.cta.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+__device__ inline void wait_for_shared(uint32_t from, uint32_t value) {
+  uint32_t there;
+  do {
+    asm volatile("ld.acquire.cta.shared.u32 %0, [%1];" : "=r"(there) : "r"(from) : "memory");
+  } while (there != value);
+  __syncwarp();
+}
+
+/// *to += 1 in shared memory; what it was before.
+__device__ inline uint32_t fetch_increment_shared(uint32_t to) {
+  uint32_t before;
+  asm volatile("atom.shared.inc.u32 %0, [%1], %2;" : "=r"(before) : "r"(to), "r"(0xFFFFFFFFu) : "memory");
+  return before;
+}
+
 /// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -94,10 +146,40 @@ __device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) {
                : "memory");
 }
 
+/// threadIdx.x, for the compiler a new number each time: what follows from it is computed anew and does not wait in
+/// registers.
+__device__ inline int fresh_thread_index() {
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  __builtin_assume(x >= 0);
+  return x;
+}
+
+/// The address, which from here on is a register: what is at a constant distance is addressed from it.
+__device__ inline float* held(float* address) {
+  asm volatile("" : "+l"(address));
+  return address;
+}
+
+/// The largest of the lanes' numbers; the compiler knows that it is the same in all of them. sm_80.
+__device__ inline uint32_t warp_max(uint32_t x) { return __reduce_max_sync(0xFFFFFFFFu, x); }
+
 /// 2^x, two roundings; numbers below 2^-126 become 0, which saves the handling of denormal results.
 __device__ inline float exp2_approx(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+/// 1 / x and log2(x), to a rounding or two; for neither very small nor very large x.
+__device__ inline float reciprocal_approx(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+__device__ inline float log2_approx(float x) {
+  float result;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 

@@ -40,8 +40,9 @@ enum class Fragment {
   kBTrans,  // B[k][n] of two n8 tiles, stored as it is: rows k
 };
 
-/// A lane's address into a tile for one kind of fragment.
-template <int kColumns, Fragment kKind>
+/// A lane's address into a tile for one kind of fragment. kAligned: the tile begins at a multiple of 128 bytes, so that
+/// where rows do as well, the permutation can be done on the address as a whole.
+template <int kColumns, Fragment kKind, bool kAligned = false>
 class FragmentReader {
   using Layout = TileLayout<kColumns>;
 
@@ -53,14 +54,16 @@ class FragmentReader {
     const int chunk = kRowsFirst ? lane / 16 : lane / 8 % 2;
     row_ = tile + static_cast<uint32_t>((first_row + row) * Layout::kRowBytes);
     chunk_ = static_cast<uint32_t>((chunk ^ Layout::phase(row)) * kChunkBytes);
+    if constexpr (kWholeLines) row_ += chunk_;
   }
 
   /// The fragment whose first stored row and column are these: multiples of 8 and 16, best known at compile time.
   __device__ void load(uint32_t (&r)[4], int row, int column) const {
     const int chunk = column / kChunkElements;
     // The permutation is within 8 chunks: the rest of the address is a constant of the instruction.
-    const uint32_t address = row_ + static_cast<uint32_t>(row * Layout::kRowBytes + chunk / 8 * 8 * kChunkBytes) +
-                             (static_cast<uint32_t>(chunk % 8 * kChunkBytes) ^ chunk_);
+    const auto constant = static_cast<uint32_t>(row * Layout::kRowBytes + chunk / 8 * 8 * kChunkBytes);
+    const auto within = static_cast<uint32_t>(chunk % 8 * kChunkBytes);
+    const uint32_t address = (kWholeLines ? row_ ^ within : row_ + (within ^ chunk_)) + constant;
     if constexpr (kKind == Fragment::kA || kKind == Fragment::kB) {
       ldmatrix_x4(r, address);
     } else {
@@ -69,6 +72,7 @@ class FragmentReader {
   }
 
  private:
+  static constexpr bool kWholeLines = kAligned && Layout::kRowBytes % (8 * kChunkBytes) == 0;
   uint32_t row_, chunk_;
 };
 

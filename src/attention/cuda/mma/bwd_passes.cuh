@@ -20,17 +20,17 @@ class BwdPasses {
   /// After a pass that has added to the sums of dQ.
   void round_grad_q() const { rows(bwd_grad_q_kernel<Arch, T, kHeadDim>); }
 
-  template <KvPass kPass, bool kDropout>
+  /// With the tile for as much shared memory as there is.
+  template <KvPass kPass, bool kDropout, std::size_t kLevel = Arch::kSharedMemoryLevels.size() - 1>
   void keys() const {
-    constexpr BwdKvTile kSmall = tile(kPass, false), kLarge = tile(kPass, true);
-    using Kernel = BwdKv<Arch, T, kHeadDim, kSmall, kPass, kDropout>;
-    static_assert(Kernel::kSharedBytes <= Arch::kSharedMemory);
-    if constexpr (kSmall != kLarge) {
-      using Large = BwdKv<Arch, T, kHeadDim, kLarge, kPass, kDropout>;
-      static_assert(Large::kSharedBytes <= Arch::kLargeSharedMemory);
-      if (shared_memory_ >= Arch::kLargeSharedMemory) return keys<Large>();
+    constexpr int kBytes = Arch::kSharedMemoryLevels[kLevel];
+    constexpr BwdKvTile kTile = tile(kPass, kBytes);
+    if constexpr (kLevel > 0) {
+      if (shared_memory_ < kBytes) return keys<kPass, kDropout, kLevel - 1>();
     }
-    keys<Kernel>();
+    using Kernel = BwdKv<Arch, T, kHeadDim, kTile, kPass, kDropout>;
+    static_assert(Kernel::kSharedBytes <= kBytes);
+    start<Kernel>(bwd_kv_kernel<Kernel>, Kernel::kInOrder ? Kernel::num_heads(call_) : Kernel::num_blocks(call_));
   }
 
   template <class Kernel>
@@ -39,18 +39,13 @@ class BwdPasses {
   }
 
  private:
-  static constexpr BwdKvTile tile(KvPass pass, bool large) {
+  static constexpr BwdKvTile tile(KvPass pass, int shared_memory) {
     return pass == KvPass::kKeysValuesQueriesInOrder ? Arch::flash_bwd_tile(kHeadDim)
-                                                     : Arch::bwd_kv_tile(kHeadDim, large);
+                                                     : Arch::bwd_kv_tile(kHeadDim, shared_memory);
   }
 
   void rows(void (*kernel)(BwdCall, BwdScratch)) const {
     launch("attention_backward", kernel, RowPlace::num_blocks(call_), kRowThreads, 0, stream_, call_, scratch_);
-  }
-
-  template <class Kernel>
-  void keys() const {
-    start<Kernel>(bwd_kv_kernel<Kernel>, Kernel::kInOrder ? Kernel::num_heads(call_) : Kernel::num_blocks(call_));
   }
 
   const BwdCall& call_;

@@ -17,10 +17,11 @@ struct FwdTile {
 /// The tile of the backward's pass over keys: key_tiles x 16 keys a warp, `rows` queries at a time in two buffers.
 struct BwdKvTile {
   int warps, key_tiles, rows;
-  int dropout_strip = 32;   // of these, whose scores are in registers at once: so many with dropout, else 32
-  bool keeps_keys = false;  // fragments of K and V in registers; else read again for every strip of queries
+  int column_warps = 1;    // warps with the same keys: each has a part of the rows' scores and of dK's, dV's columns
+  int dropout_strip = 32;  // query rows whose scores a warp has in registers at once: so many with dropout, else 32
+  int score_tiles = 2;     // of dS in shared memory; with one the block waits twice for each tile of queries
 
-  constexpr int keys() const { return warps * key_tiles * 16; }
+  constexpr int keys() const { return warps / column_warps * key_tiles * 16; }
   constexpr bool operator==(const BwdKvTile&) const = default;
   constexpr int threads() const { return warps * 32; }
 };

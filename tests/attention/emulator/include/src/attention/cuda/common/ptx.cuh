@@ -22,6 +22,8 @@ inline void store_shared_64(uint32_t to, const uint2& value) { std::memcpy(emula
 inline void store_shared_128(uint32_t to, const uint4& value) { std::memcpy(emulator::shared_at(to, 16), &value, 16); }
 inline void load_shared_128(uint32_t (&r)[4], uint32_t from) { std::memcpy(r, emulator::shared_at(from, 16), 16); }
 inline void prefetch_l2(const void*) {}
+inline float* held(float* address) { return address; }
+inline int fresh_thread_index() { return static_cast<int>(threadIdx.x); }
 inline void named_barrier(int id, int threads) { emulator::block_barrier(id, threads); }
 inline void add_pair_to_global(float* to, float x, float y) { to[0] += x, to[1] += y; }
 
@@ -35,11 +37,25 @@ void cp_async_wait() {
   cp_async_wait(kPending);
 }
 
+void mbarrier_init(uint32_t barrier, int arrivals);
+void mbarrier_arrive(uint32_t barrier);
+void mbarrier_arrive_after_copies(uint32_t barrier);
+void mbarrier_wait(uint32_t barrier, uint32_t parity);
+inline void release_shared(uint32_t to, uint32_t value) { store_shared_32(to, value); }
+void wait_for_shared(uint32_t from, uint32_t value);
+inline uint32_t fetch_increment_shared(uint32_t to) {
+  return (*reinterpret_cast<uint32_t*>(emulator::shared_at(to, 4)))++;
+}
+
 void ldmatrix_x4(uint32_t (&r)[4], uint32_t address);
 void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address);
 
+uint32_t warp_max(uint32_t x);
+
 /// Exact to a rounding, which the instruction is not.
 float exp2_approx(float x);
+inline float reciprocal_approx(float x) { return 1 / x; }
+inline float log2_approx(float x) { return log2f(x); }
 
 uint32_t round_to(__half, float x);
 uint32_t round_to(__nv_bfloat16, float x);
