@@ -37,6 +37,27 @@ TEST(Emulator, AMissingBarrierShows) {
   EXPECT_LT(blocks_that_agree([] {}), 20);
 }
 
+TEST(Emulator, PhasesOfAnMbarrier) {
+  bool all = true;
+  const auto phases = [&](bool arrive) {
+    run_grid(1, kThreads, kThreads * 4 + 8, [&] {
+      auto* const words = reinterpret_cast<uint32_t*>(cuda::dynamic_shared_memory());
+      const uint32_t barrier = cuda::shared_address(words + kThreads);
+      if (threadIdx.x == 0) cuda::mbarrier_init(barrier, kThreads);
+      __syncthreads();
+      for (uint32_t phase = 0; phase < 5; ++phase) {
+        words[threadIdx.x] = phase;
+        if (arrive) cuda::mbarrier_arrive(barrier);
+        cuda::mbarrier_wait(barrier, phase % 2);
+        all &= words[kThreads - 1 - threadIdx.x] - phase <= 1;
+      }
+    });
+  };
+  for (int block = 0; block < 20; ++block) phases(true);
+  EXPECT_TRUE(all);
+  EXPECT_THAT([&] { phases(false); }, ThrowsMessage<EmulationError>(HasSubstr("others that never come")));
+}
+
 TEST(Emulator, ACopyLandsWhenItsThreadWaits) {
   const uint4 source{1, 2, 3, 4};
   std::vector<uint32_t> before, after, beyond;

@@ -90,8 +90,14 @@ struct Warp {
   std::array<int, kWarpSize> order{};
   int index = 0, position = 0;  // of the running lane in the order
   const char* operation = nullptr;
-  int barrier = -1;  // that the warp waits at
+  int barrier = -1;                 // that the warp waits at
+  std::function<bool()> condition;  // that it waits for
   bool done = false;
+
+  bool waits() {
+    if (condition && condition()) condition = nullptr;
+    return barrier >= 0 || condition;
+  }
 };
 
 struct Barrier {
@@ -131,7 +137,7 @@ class Grid {
     if (++warp.position < kWarpSize) return go_on(warp, lane);
     warp.position = 0;
     run(*reinterpret_cast<void*(*)[kWarpSize]>(warp.arguments.data()));
-    if (warp.done || warp.barrier >= 0 || draw(preemption_) == 0) {
+    if (warp.done || warp.waits() || draw(preemption_) == 0) {
       strobe_emulator_switch(&warp.stacks[lane], scheduler_);
     } else if (warp.order[0] != lane) {
       go_on(warp, lane);
@@ -154,6 +160,7 @@ class Grid {
     }
   }
 
+  void wait_until(std::function<bool()> condition) { running_->condition = std::move(condition); }
   void finish_warp() { running_->done = true; }
   SharedMemory& shared() { return shared_; }
 
@@ -183,7 +190,7 @@ class Grid {
     while (true) {
       ready.clear();
       for (Warp& warp : warps_) {
-        if (!warp.done && warp.barrier < 0) ready.push_back(&warp);
+        if (!warp.done && !warp.waits()) ready.push_back(&warp);
       }
       if (ready.empty()) break;
       running_ = ready[draw(static_cast<unsigned>(ready.size()))];
@@ -195,8 +202,8 @@ class Grid {
     }
     for (const Warp& warp : warps_) {
       if (!warp.done) {
-        throw EmulationError("barrier " + std::to_string(warp.barrier) + ": warp " + std::to_string(warp.index) +
-                             " waits there for others that never come");
+        throw EmulationError((warp.condition ? "mbarrier" : "barrier " + std::to_string(warp.barrier)) + ": warp " +
+                             std::to_string(warp.index) + " waits there for others that never come");
       }
     }
   }
@@ -275,6 +282,8 @@ void block_barrier(int id, int threads) {
     grid().arrive(first.id, first.threads);
   });
 }
+
+void wait_until(std::function<bool()> condition) { grid().wait_until(std::move(condition)); }
 
 unsigned char* shared_memory() { return grid().shared().begin(); }
 

@@ -41,6 +41,9 @@ void meet(const char* operation, void* arguments, void (*run)(LaneArguments lane
 /// Waits until `threads` threads, whole warps, have come to barrier `id`; 0 threads: all of the block.
 void block_barrier(int id, int threads);
 
+/// For the `run` of an operation: its warp goes on when the condition holds.
+void wait_until(std::function<bool()> condition);
+
 unsigned char* shared_memory();
 /// `bytes` of shared memory at a 32-bit address, which must be aligned to them.
 unsigned char* shared_at(uint32_t address, int bytes);

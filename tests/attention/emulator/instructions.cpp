@@ -1,6 +1,7 @@
 // Operations of a warp and asynchronous copies. Fragment layouts: PTX ISA 9.0, "Warp Level Matrix Instructions".
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdlib>
@@ -215,6 +216,61 @@ void cp_async_wait(int pending) {
   copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(landing));
   group_ends.erase(group_ends.begin(), group_ends.begin() + static_cast<std::ptrdiff_t>(groups));
   for (std::size_t& end : group_ends) end -= landing;
+}
+
+uint32_t warp_max(uint32_t x) {
+  Shuffle shuffle{x, 0, 0};
+  meet("redux.max", &shuffle, [](LaneArguments lanes) {
+    uint32_t largest = 0;
+    for (const void* lane : lanes) largest = std::max(largest, static_cast<const Shuffle*>(lane)->value);
+    for (void* lane : lanes) static_cast<Shuffle*>(lane)->result = largest;
+  });
+  return shuffle.result;
+}
+
+/// In the 8 bytes: how many arrive in a phase, how many of the current one have, and its number.
+namespace {
+struct MBarrier {
+  uint16_t arrivals, arrived;
+  uint32_t phase;
+};
+MBarrier& mbarrier_at(uint32_t address) { return *reinterpret_cast<MBarrier*>(emulator::shared_at(address, 8)); }
+
+struct Wait {
+  uint32_t address, value;
+};
+}  // namespace
+
+void mbarrier_init(uint32_t barrier, int arrivals) { mbarrier_at(barrier) = {static_cast<uint16_t>(arrivals), 0, 0}; }
+
+void mbarrier_arrive(uint32_t barrier) {
+  MBarrier& at = mbarrier_at(barrier);
+  if (++at.arrived < at.arrivals) return;
+  at.arrived = 0;
+  ++at.phase;
+}
+
+void mbarrier_arrive_after_copies(uint32_t barrier) {
+  cp_async_commit();
+  cp_async_wait(0);
+  mbarrier_arrive(barrier);
+}
+
+void mbarrier_wait(uint32_t barrier, uint32_t parity) {
+  Wait wait{barrier, parity};
+  meet("mbarrier.wait", &wait, [](LaneArguments lanes) {
+    const auto [barrier, parity] = *static_cast<const Wait*>(lanes[0]);
+    emulator::wait_until([&at = mbarrier_at(barrier), parity] { return at.phase % 2 != parity; });
+  });
+}
+
+void wait_for_shared(uint32_t from, uint32_t value) {
+  Wait wait{from, value};
+  meet("ld.acquire", &wait, [](LaneArguments lanes) {
+    const auto [from, value] = *static_cast<const Wait*>(lanes[0]);
+    emulator::wait_until(
+        [word = reinterpret_cast<const uint32_t*>(emulator::shared_at(from, 4)), value] { return *word == value; });
+  });
 }
 
 void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) { load_matrices<false>(r, address); }

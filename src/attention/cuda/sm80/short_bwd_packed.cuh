@@ -3,7 +3,7 @@
 // with P and dS of all rows in shared memory, 16 keys, whose dK and dV are complete. Nothing is summed across warps.
 #pragma once
 
-#include "src/attention/cuda/sm80/short_fwd_packed.cuh"
+#include "src/attention/cuda/sm80/short_packed.cuh"
 
 namespace strobe::cuda::sm80 {
 

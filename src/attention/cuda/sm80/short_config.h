@@ -1,15 +1,16 @@
 // The reach of the short family, whose blocks hold all keys of a head, and its tiles. Tuned on an H200.
 //
-// Two forms. "Packed": at most 64 rows and 64 keys, whole rows of S in registers, several heads a block. "Resident":
-// K and V of a head in shared memory, which in the backward also holds Q and dO, while dK and dV stay in registers.
+// The forward streams K and V of many heads through a ring in shared memory that holds all keys of at least one. The
+// backward has two forms. "Packed": at most 64 rows and 64 keys, whole rows of S in registers, several heads a block.
+// "Resident": Q, K, V and dO of a head in shared memory, dK and dV in registers.
 //
 // The longest sequence (Nq = Nk) by shared memory of a block; beyond it, and for the backward of grouped heads, the
 // general kernels. Blackwell's 12.x takes the row of 99 KB.
 //   head dim to       32   64   80   96  128        32   64   80   96  128
 //                            forward                      backward
-//   sm_86, 89  99 KB 640  384  256  192  128       256  176  144  112   80
-//   sm_80     163 KB 640  640  480  384  256       256  272  240  128  128
-//   sm_90     227 KB 640  640  640  576  384       256  272  272  128  128
+//   sm_86, 89  99 KB 640  256  192  128  128       256  176  144  112   80
+//   sm_80     163 KB 640  512  384  320  256       256  272  240  128  128
+//   sm_90     227 KB 640  640  576  448  384       256  272  272  128  128
 // The backward stops where registers do (8 bytes a key and column of dK and dV, in fp32) or where Q, K, V and dO do.
 // short_reach_test.cpp holds the table to the functions below.
 #pragma once
@@ -47,23 +48,38 @@ constexpr int resident_bwd_warps_of(int seqlen_k, int columns) {
 }
 
 /// Bytes of shared memory of a head in the packed form.
-constexpr int packed_fwd_bytes(int seqlen_q, int seqlen_k, int columns) {
-  return (round_up(seqlen_q, kShortTile) + 2 * round_up(seqlen_k, kShortTile)) * columns * 2;
-}
 constexpr int packed_bwd_bytes(int seqlen_q, int seqlen_k, int columns) {
   const int rows = round_up(seqlen_q, kShortTile), keys = round_up(seqlen_k, kShortTile);
   return 2 * (rows + keys) * columns * 2 + 2 * rows * keys * 2;  // Q, dO, K, V; P and dS
 }
 
-/// The resident forward: tiles of 16 keys that a warp takes at a time, at most so many by registers; at most so many
-/// warps a multiprocessor, with 128 or 168 registers a lane.
-constexpr int resident_fwd_most_tiles(int columns) { return columns == 80 ? 6 : 4; }
-constexpr int resident_fwd_warps(int columns) { return columns <= 64 ? 16 : 12; }
-/// Not by the length, so that a sequence's results do not depend on the longest of its batch. A mask leaves out whole
-/// chunks: the smaller they are, the more.
-constexpr int resident_fwd_tiles(int columns, bool masked) { return masked ? 4 : resident_fwd_most_tiles(columns); }
-constexpr int resident_fwd_bytes(int seqlen_k, int columns, int tiles, int warps) {
-  return kHeaderBytes + (2 * round_up(seqlen_k, kShortTile * tiles) + warps * kShortTile) * columns * 2;
+/// The forward takes this many keys of K and V, and rows of Q, at a time: the registers of S of 16 rows.
+inline constexpr int kFwdChunk = 64;
+inline constexpr int kFwdChunkTiles = kFwdChunk / kShortTile;
+/// A slot of the ring of Q, and of that of K and V, has a chunk.
+constexpr int fwd_q_slot_bytes(int columns) { return kFwdChunk * columns * 2; }
+constexpr int fwd_slot_bytes(int columns) { return 2 * kFwdChunk * columns * 2; }
+/// Of K and V: more would be out of use, and their barriers take room.
+inline constexpr int kFwdMostSlots = 15;
+/// Of Q: about enough for the rows that all warps have at a time.
+constexpr int fwd_q_slots(int columns) { return columns <= 64 ? 4 : columns <= 96 ? 3 : 2; }
+/// Warps of a block, as registers allow: 128, 168 or 255 a lane.
+constexpr int fwd_warps(int columns, bool masked) { return columns > 96 ? 8 : columns > 64 || masked ? 12 : 16; }
+/// At the start of a block's shared memory: barriers, and what there is to know about the rows of Q.
+inline constexpr int kFwdHeaderBytes = 1024;
+constexpr int fwd_bytes(int columns, int slots) {
+  return kFwdHeaderBytes + fwd_q_slots(columns) * fwd_q_slot_bytes(columns) + slots * fwd_slot_bytes(columns);
+}
+constexpr int fwd_chunks(int rows) { return std::max(1, round_up(rows, kFwdChunk) / kFwdChunk); }
+/// Slots of K and V, at least one for each chunk of a head; 0: there is no room for so many.
+constexpr int fwd_slots(int shared_memory, int seqlen_k, int columns) {
+  const int slots = (shared_memory - fwd_bytes(columns, 0)) / fwd_slot_bytes(columns);
+  return slots < fwd_chunks(seqlen_k) ? 0 : std::min(slots, kFwdMostSlots);
+}
+/// How many warps copy, of heads in turn. One issues too slowly for heads of a single chunk. Each has slots of its own,
+/// so there are as many as slots of Q, and the slots of K and V are a multiple.
+constexpr int fwd_copiers(int seqlen_q, int seqlen_k, int slots, int columns) {
+  return std::max(seqlen_q, seqlen_k) <= kFwdChunk && slots >= fwd_q_slots(columns) ? fwd_q_slots(columns) : 1;
 }
 
 /// `row_tiles` of 16 rows are between two barriers; their dS has `buffers` buffers, with one of them there is a third
@@ -113,10 +129,7 @@ constexpr bool in_packed_form(int64_t seqlen_q, int64_t seqlen_k) {
 /// Whether the family runs a forward call on a device whose blocks get `shared_memory` bytes.
 constexpr bool short_fwd_reaches(int shared_memory, int64_t seqlen_q, int64_t seqlen_k, int columns) {
   if (columns > kShortWidest || seqlen_q > kShortLongest || seqlen_k > kShortLongest) return false;
-  const int nq = static_cast<int>(seqlen_q), nk = static_cast<int>(seqlen_k);
-  if (in_packed_form(nq, nk)) return packed_fwd_bytes(nq, nk, columns) <= shared_memory;
-  return std::max(resident_fwd_bytes(nk, columns, resident_fwd_tiles(columns, false), 1),
-                  resident_fwd_bytes(nk, columns, resident_fwd_tiles(columns, true), 1)) <= shared_memory;
+  return fwd_slots(shared_memory, static_cast<int>(seqlen_k), columns) > 0;
 }
 
 /// The same for a backward call; grouped heads, whose dK and dV are sums over a group, are left to the general kernels.
