@@ -94,8 +94,11 @@ class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim
     this->clear();
     if (key > some.begin) load(s, warp_row);
     if constexpr (kTile.queries_in_registers) this->read_all_queries(q_tile(stage));
-    this->attend(q_tile(stage), k_tile(), v_tile(), warp_row, key, key < all.begin || key + kKeys > all.end,
-                 [&](Scores& scores) { exponentiate(scores); });
+    const bool masked = key < all.begin || key + kKeys > all.end;
+    Scores scores;
+    this->score(scores, q_tile(stage), k_tile(), warp_row, key, masked);
+    exponentiate(scores);
+    this->add_values(scores, v_tile(), warp_row, key, masked);
     normalise();
     if (key + kKeys < some.end) {
       store(s, warp_row);
@@ -172,7 +175,9 @@ class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim
         maximum_[m][r] = now;
       }
     }
-    this->to_probabilities(scores, to_exponent);
+    typename Base::RowValues sums;
+    this->template to_probabilities<true>(scores, to_exponent, sums);
+    this->add_sums(sums);
   }
 
   __device__ void normalise() {

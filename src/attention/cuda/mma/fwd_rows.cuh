@@ -37,6 +37,7 @@ class FwdRows {
   static constexpr int kWarpRows = kRowTiles * 16;
   using Layout = TileLayout<kHeadDim>;
   using Scores = float[kRowTiles][kKeys / 8][4];
+  using RowValues = float[kRowTiles][2];
   using QueryCopy = typename Arch::template TileCopy<kRows, kHeadDim, kThreads>;
   using KeyCopy = typename Arch::template TileCopy<kKeys, kHeadDim, kThreads>;
 
@@ -72,21 +73,23 @@ class FwdRows {
     }
   }
 
-  /// Tiles are given by their place in shared memory. Keys from `key` on, rows from `warp_row` on.
-  template <class Exponentiate>
-  __device__ void attend(uint32_t queries, uint32_t k, uint32_t v, int warp_row, int key, bool masked,
-                         const Exponentiate& exponentiate) {
-    Scores scores = {};
+  // Tiles are given by their place in shared memory; keys from `key` on, rows from `warp_row` on.
+
+  /// scores = Q K^T, -inf where a key is hidden.
+  __device__ void score(Scores& scores, uint32_t queries, uint32_t k, int warp_row, int key, bool masked) {
     multiply_keys(scores, queries, k);
     if (masked) hide(scores, warp_row, key);
-    exponentiate(scores);
-    if constexpr (kDropout) drop(scores, warp_row, key);
+  }
+
+  /// O += P V.
+  __device__ void add_values(Scores& probabilities, uint32_t v, int warp_row, int key, bool masked) {
+    if constexpr (kDropout) drop(probabilities, warp_row, key);
     const unsigned char* values = shared_ + (v - shared_address_);
     if (masked && limited(call_) && !all_finite<T, kKeys, kHeadDim>(values, lane())) {
       mark_nonfinite(values, warp_row, key);
-      multiply_values<true>(scores, v);
+      multiply_values<true>(probabilities, v);
     } else {
-      multiply_values<false>(scores, v);
+      multiply_values<false>(probabilities, v);
     }
   }
 
@@ -96,7 +99,7 @@ class FwdRows {
   }
 
   /// The largest of each row's scores, over the quad.
-  __device__ void row_maxima(float (&maximum)[kRowTiles][2], const Scores& scores) const {
+  __device__ void row_maxima(RowValues& maximum, const Scores& scores) const {
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -111,26 +114,34 @@ class FwdRows {
     }
   }
 
-  /// Scores to probabilities relative to maximum_; adds those of this lane's columns to sum_.
-  __device__ void to_probabilities(Scores& scores, float to_exponent) {
+  /// Scores to probabilities relative to maximum_, and the sums of those of this lane's columns. Where a row has seen
+  /// no key yet, an infinity or NaN, or with kGuard zeros.
+  template <bool kGuard>
+  __device__ void to_probabilities(Scores& scores, float to_exponent, RowValues& sums) const {
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        // No key seen so far: exp2(-inf - 0) = 0 instead of exp2(-inf + inf).
-        const float shift = maximum_[m][r] == -INFINITY ? 0.0f : -maximum_[m][r] * to_exponent;
-        float sum = 0.0f;
+        // exp2(-inf - 0) = 0 instead of exp2(-inf + inf).
+        const float shift = kGuard && maximum_[m][r] == -INFINITY ? 0.0f : -maximum_[m][r] * to_exponent;
+        sums[m][r] = 0.0f;
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            float& x = scores[m][n][2 * r + c];
-            x = exp2_approx(fmaf(x, to_exponent, shift));
-            sum += x;
-          }
+          float& x = scores[m][n][2 * r];
+          float& y = scores[m][n][2 * r + 1];
+          x = exp2_approx(fmaf(x, to_exponent, shift));
+          y = exp2_approx(fmaf(y, to_exponent, shift));
+          sums[m][r] += x + y;
         }
-        sum_[m][r] += sum;
       }
+    }
+  }
+
+  __device__ void add_sums(const RowValues& sums) {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) sum_[m][r] += sums[m][r];
     }
   }
 
@@ -192,11 +203,19 @@ class FwdRows {
   float out_[kRowTiles][kHeadDim / 8][4];
 
  private:
-  /// scores += Q K^T.
   __device__ void multiply_keys(Scores& scores, uint32_t queries, uint32_t keys) {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) scores[m][n][e] = 0.0f;
+      }
+    }
     const FragmentReader<kHeadDim, Fragment::kB> k(keys, lane());
     // More at once would only fill the registers with fragments read ahead.
-    constexpr int kUnroll = kTile.queries_in_registers ? kHeadDim / 16 : 4;
+    constexpr int kFewSteps = kRowTiles > 1 && kHeadDim > 96 ? 2 : 4;
+    constexpr int kUnroll = kTile.queries_in_registers ? kHeadDim / 16 : kFewSteps;
 #pragma unroll kUnroll
     for (int d = 0; d < kHeadDim; d += 16) {
       if constexpr (!kTile.queries_in_registers) read_queries(queries_[0], queries, d);

@@ -11,10 +11,12 @@
 
 namespace strobe::cuda {
 
-// The running maximum follows the row's true one only where it is behind by more than this (in powers of two): what it
-// is for is to keep the exponentials in range, and P up to 2^8 is. O is then rescaled rarely. The decision is the
-// row's own, so no row's result depends on its neighbours.
-inline constexpr float kMaximumLag = 8.0f;
+// The probabilities of a block of keys are computed relative to the running maximum as it was before. What it is for is
+// to keep the exponentials in range: only where a lane's sum of them is larger than this (or infinite, or NaN: the row
+// had no maximum yet) the scores are computed once more and the maximum of such rows follows. Nobody searches for
+// maxima otherwise, and O is rescaled rarely. The decision is the row's own, so no row's result depends on its
+// neighbours. fp16 holds such probabilities, too.
+inline constexpr float kLargestSum = 256.0f;
 
 template <class Arch, class T, int kHeadDim, bool kDropout>
 class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, kDropout), kDropout> {
@@ -22,7 +24,7 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
   using Base = FwdRows<Arch, T, kHeadDim, kTile, kDropout>;
   using Base::call_, Base::shared_address_, Base::maximum_, Base::sum_, Base::lane, Base::warp, Base::thread;
   using Base::kRowTiles, Base::kWarpRows;
-  using typename Base::Layout, typename Base::Scores;
+  using typename Base::Layout, typename Base::Scores, typename Base::RowValues;
 
  public:
   using Base::kRows, Base::kKeys, Base::kThreads;
@@ -67,8 +69,7 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
       if (key + kKeys < keys.end) load(stage ^ 1, key + kKeys);
       Arch::commit();
       if (key >= some.end || key + kKeys <= some.begin) continue;
-      this->attend(shared_address_, k_tile(stage), v_tile(stage), warp_row, key,
-                   key < all.begin || key + kKeys > all.end, [&](Scores& scores) { exponentiate(scores); });
+      visit(k_tile(stage), v_tile(stage), warp_row, key, key < all.begin || key + kKeys > all.end, key <= some.begin);
     }
     this->write(warp_row, shared_address_, [](float sum) { return 1.0f / sum; });
   }
@@ -79,27 +80,47 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
   }
   __device__ uint32_t v_tile(int stage) const { return k_tile(stage) + Layout::bytes(kKeys); }
 
-  /// Scores become probabilities times 2^(...) of the running maximum; the sums and, where it must be, O follow.
-  __device__ void exponentiate(Scores& scores) {
+  /// `first`: no row of the warp has a maximum yet.
+  __device__ void visit(uint32_t k, uint32_t v, int warp_row, int key, bool masked, bool first) {
     const float to_exponent = call_.softmax_scale * kLog2E;
-    float maximum[kRowTiles][2];
-    this->row_maxima(maximum, scores);
-    bool behind = false;
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) behind |= (maximum[m][r] - maximum_[m][r]) * to_exponent > kMaximumLag;
+    Scores scores;
+    RowValues sums;
+    this->score(scores, shared_address_, k, warp_row, key, masked);
+    bool follows = first;
+    if (!first) {
+      this->template to_probabilities<false>(scores, to_exponent, sums);
+      follows = out_of_range(sums);
+      if (follows) this->score(scores, shared_address_, k, warp_row, key, masked);
     }
-    if (__any_sync(0xFFFFFFFFu, behind)) rescale(maximum, to_exponent);
-    this->to_probabilities(scores, to_exponent);
+    if (follows) {
+      follow(scores, sums, to_exponent, first);
+      this->template to_probabilities<true>(scores, to_exponent, sums);
+    }
+    this->add_sums(sums);
+    this->add_values(scores, v, warp_row, key, masked);
   }
 
-  __device__ void rescale(const float (&maximum)[kRowTiles][2], float to_exponent) {
+  static __device__ bool is_in_range(float sum) { return sum <= kLargestSum; }
+
+  /// Asked by a whole warp.
+  static __device__ bool out_of_range(const RowValues& sums) {
+    bool in_range = true;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) in_range = in_range && is_in_range(sums[m][0]) && is_in_range(sums[m][1]);
+    return __any_sync(0xFFFFFFFFu, !in_range);
+  }
+
+  /// The maxima of the rows whose sums are out of range, of all if this is the `first` block of keys, become those of
+  /// the scores; O and the sums follow.
+  __device__ void follow(const Scores& scores, const RowValues& sums, float to_exponent, bool first) {
+    RowValues maximum;
+    this->row_maxima(maximum, scores);
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        if (!((maximum[m][r] - maximum_[m][r]) * to_exponent > kMaximumLag)) continue;
+        const float out = first || !is_in_range(sums[m][r]) ? 1.0f : 0.0f;
+        if (quad_max(out) == 0.0f || !(maximum[m][r] > maximum_[m][r])) continue;
         const float factor = exp2_approx((maximum_[m][r] - maximum[m][r]) * to_exponent);
         maximum_[m][r] = maximum[m][r];
         sum_[m][r] *= factor;

@@ -13,13 +13,11 @@ struct Sm80Config {
   static constexpr std::array kSharedMemoryLevels{kSharedMemory, 163 * 1024, 227 * 1024};
   static constexpr int kWidest = 256;  // native head dim
 
-  // Two row tiles a warp halve the fragments of K and V read a product; they fit the registers up to a head dim of 96
-  // (at 128 ptxas spills a few bytes on one architecture or the other). Dropout takes registers: half the keys at a
-  // time.
+  // Two row tiles a warp halve the fragments of K and V read a product; they fit the registers up to a head dim of 128.
+  // Dropout takes registers: half the keys at a time.
   static constexpr FwdTile fwd_tile(int head_dim, bool dropout) {
     if (head_dim <= 64) return {4, 2, dropout ? 32 : 64, true};
-    if (head_dim <= 96) return {4, 2, 32, false};
-    if (head_dim <= 128) return {4, 1, 64, false};
+    if (head_dim <= 128) return {4, 2, 32, false};
     return {4, 1, 32, false};
   }
 
