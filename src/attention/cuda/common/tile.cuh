@@ -63,7 +63,7 @@ class FragmentReader {
     // The permutation is within 8 chunks: the rest of the address is a constant of the instruction.
     const auto constant = static_cast<uint32_t>(row * Layout::kRowBytes + chunk / 8 * 8 * kChunkBytes);
     const auto within = static_cast<uint32_t>(chunk % 8 * kChunkBytes);
-    const uint32_t address = (kWholeLines ? row_ ^ within : row_ + (within ^ chunk_)) + constant;
+    const uint32_t address = kWholeLines ? (row_ ^ within) + constant : row_ + constant + (within ^ chunk_);
     if constexpr (kKind == Fragment::kA || kKind == Fragment::kB) {
       ldmatrix_x4(r, address);
     } else {
