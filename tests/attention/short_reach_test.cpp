@@ -17,9 +17,9 @@ struct Row {
 };
 
 constexpr Row kTable[] = {
-    {99 * kKilobyte, {640, 384, 256, 192, 128}, {256, 176, 144, 112, 80}},
-    {163 * kKilobyte, {640, 640, 480, 384, 256}, {256, 272, 240, 128, 128}},
-    {227 * kKilobyte, {640, 640, 640, 576, 384}, {256, 272, 272, 128, 128}},
+    {99 * kKilobyte, {640, 256, 192, 128, 128}, {256, 176, 144, 112, 80}},
+    {163 * kKilobyte, {640, 512, 384, 320, 256}, {256, 272, 240, 128, 128}},
+    {227 * kKilobyte, {640, 640, 576, 448, 384}, {256, 272, 272, 128, 128}},
 };
 
 TEST(ShortReach, IsTheTable) {
@@ -44,6 +44,11 @@ TEST(ShortReach, NoWiderHeads) {
 TEST(ShortReach, PlansFit) {
   for (const Row& row : kTable) {
     for (const int columns : kColumns) {
+      for (int nk = 1; nk <= 640; ++nk) {
+        if (!short_fwd_reaches(row.shared_memory, nk, nk, columns)) continue;
+        ASSERT_LE(fwd_bytes(columns, fwd_slots(row.shared_memory, nk, columns)), row.shared_memory)
+            << nk << ' ' << columns;
+      }
       for (int nq = 1; nq <= 640; nq += 13) {
         for (int nk = 1; nk <= 272; ++nk) {
           if (!short_bwd_reaches(row.shared_memory, nq, nk, columns, false)) continue;
