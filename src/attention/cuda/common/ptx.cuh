@@ -161,8 +161,11 @@ __device__ inline float* held(float* address) {
   return address;
 }
 
-/// The largest of the lanes' numbers; the compiler knows that it is the same in all of them. sm_80.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+/// The largest of the lanes' numbers; the compiler knows that it is the same in all of them. sm_80, whose headers alone
+/// declare the intrinsic.
 __device__ inline uint32_t warp_max(uint32_t x) { return __reduce_max_sync(0xFFFFFFFFu, x); }
+#endif
 
 /// 2^x, two roundings; numbers below 2^-126 become 0, which saves the handling of denormal results.
 __device__ inline float exp2_approx(float x) {
