@@ -8,30 +8,13 @@ from ._library import load
 
 load()
 
-from ._attention import attention  # noqa: E402 (what follows names operators that load() registers)
+from . import flash_attn_2  # noqa: E402 (what follows names operators that load() registers)
+from ._attention import attention  # noqa: E402
 from .errors import NotOffered  # noqa: E402
-from .flash_attn_2 import (  # noqa: E402
-    flash_attn_func,
-    flash_attn_kvpacked_func,
-    flash_attn_qkvpacked_func,
-    flash_attn_varlen_func,
-    flash_attn_varlen_kvpacked_func,
-    flash_attn_varlen_qkvpacked_func,
-    flash_attn_with_kvcache,
-)
+from .flash_attn_2 import *  # noqa: E402, F403
 from .transformers_attention import register  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "NotOffered",
-    "attention",
-    "flash_attn_func",
-    "flash_attn_kvpacked_func",
-    "flash_attn_qkvpacked_func",
-    "flash_attn_varlen_func",
-    "flash_attn_varlen_kvpacked_func",
-    "flash_attn_varlen_qkvpacked_func",
-    "flash_attn_with_kvcache",
-    "register",
-]
+__all__ = ["NotOffered", "attention", "register"]
+__all__ += flash_attn_2.__all__

@@ -22,6 +22,16 @@ from torch import Tensor
 
 from .errors import NotOffered, refuse
 
+__all__ = [
+    "flash_attn_func",
+    "flash_attn_kvpacked_func",
+    "flash_attn_qkvpacked_func",
+    "flash_attn_varlen_func",
+    "flash_attn_varlen_kvpacked_func",
+    "flash_attn_varlen_qkvpacked_func",
+    "flash_attn_with_kvcache",
+]
+
 LARGEST_HEAD_DIM = 256
 LARGEST_SMALL_HEAD_DIM = 128
 

@@ -12,24 +12,7 @@ else:
     raise ImportError(f"strobe-flash-attn stands in for flash-attn, and flash-attn {_installed} is installed as well; one of them "
                       "has to go: pip uninstall strobe-flash-attn flash-attn, then install the one that is wanted")
 
-from strobe.flash_attn_2 import (  # noqa: E402
-    flash_attn_func,
-    flash_attn_kvpacked_func,
-    flash_attn_qkvpacked_func,
-    flash_attn_varlen_func,
-    flash_attn_varlen_kvpacked_func,
-    flash_attn_varlen_qkvpacked_func,
-    flash_attn_with_kvcache,
-)
+from strobe.flash_attn_2 import *  # noqa: E402, F403
+from strobe.flash_attn_2 import __all__ as __all__  # noqa: E402
 
 __version__ = "2.6.3+strobe"  # whose interface this is, for programs that look
-
-__all__ = [
-    "flash_attn_func",
-    "flash_attn_kvpacked_func",
-    "flash_attn_qkvpacked_func",
-    "flash_attn_varlen_func",
-    "flash_attn_varlen_kvpacked_func",
-    "flash_attn_varlen_qkvpacked_func",
-    "flash_attn_with_kvcache",
-]
