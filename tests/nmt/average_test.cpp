@@ -6,7 +6,7 @@
 
 #include "model_fixture.h"
 #include "nmt/checkpoint.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 #include "train/checkpoint.h"
 
 namespace strobe::nmt {
@@ -48,7 +48,7 @@ struct Files {
     train::save_checkpoint(folder / name, content);
     return folder / name;
   }
-  TempFolder folder;
+  TemporaryFolder folder;
 };
 
 std::string refusal(const std::vector<std::filesystem::path>& files) {

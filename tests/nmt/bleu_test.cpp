@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {
@@ -23,7 +23,7 @@ std::string error_of(const std::filesystem::path& file) {
 }
 
 TEST(Corpus, ReadsTsvWithBomCrlfFurtherColumnsAndNoLastLineEnd) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const auto file = folder.write("x.tsv", "\xEF\xBB\xBFHi.\t嗨。\tCC-BY\r\n  Run. \t跑。　\r\nStop.\t停。");
   const Corpus corpus = read_pairs(file);
   EXPECT_EQ(flat(corpus), (std::vector<std::string>{"Hi.", "嗨。", "Run.", "跑。", "Stop.", "停。"}));
@@ -32,7 +32,7 @@ TEST(Corpus, ReadsTsvWithBomCrlfFurtherColumnsAndNoLastLineEnd) {
 }
 
 TEST(Corpus, CountsWhatItSkipsAndNamesTheFirstPlace) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const auto file =
       folder.write("x.tsv", "a\tb\nno tab\n\tempty\nempty\t \n\xFF\tbad\nbad\t\xC0\x80\nthird\t\xC0\nc\td\n\n");
   const Corpus corpus = read_pairs(file);
@@ -44,12 +44,12 @@ TEST(Corpus, CountsWhatItSkipsAndNamesTheFirstPlace) {
 }
 
 TEST(Corpus, BadBytesInFurtherColumnsDoNotMatter) {
-  TempFolder folder;
+  TemporaryFolder folder;
   EXPECT_EQ(read_pairs(folder.write("x.tsv", "a\tb\t\xFF\n")).pairs.size(), 1u);
 }
 
 TEST(Corpus, ReadsJsonPairs) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const auto file = folder.write("x.json", R"([["Hi.", "\u55e8。"], ["a\nb", " c ", "more", {"x": [["y", "z"]]}],
       ["one"], ["", "empty"], "text", [1, "two"], {"a": ["b", "c"]}, [["n"], "m"], null, ["d", "e"]])");
   const Corpus corpus = read_pairs(file);
@@ -60,7 +60,7 @@ TEST(Corpus, ReadsJsonPairs) {
 }
 
 TEST(Corpus, RefusesWhatIsNotAListOfPairs) {
-  TempFolder folder;
+  TemporaryFolder folder;
   EXPECT_THAT(error_of(folder.write("a.json", "{\"a\": 1}")), AllOf(HasSubstr("a.json"), HasSubstr("an object")));
   EXPECT_THAT(error_of(folder.write("b.json", "\"text\"")), AllOf(HasSubstr("b.json"), HasSubstr("a single value")));
   EXPECT_THAT(error_of(folder.write("c.json", "[[\"a\", \"b\"], [\"c\"")), HasSubstr("expected JSON"));
@@ -70,7 +70,7 @@ TEST(Corpus, RefusesWhatIsNotAListOfPairs) {
 }
 
 TEST(Corpus, RefusesMissingFilesFoldersAndFilesWithoutPairs) {
-  TempFolder folder;
+  TemporaryFolder folder;
   EXPECT_THAT(error_of(folder / "none.tsv"), AllOf(HasSubstr("none.tsv"), HasSubstr("No such file")));
   EXPECT_THAT(error_of(folder.path()), HasSubstr("found a directory"));
   EXPECT_THAT(error_of(folder.write("empty.tsv", "")), HasSubstr("found an empty file"));
@@ -78,7 +78,7 @@ TEST(Corpus, RefusesMissingFilesFoldersAndFilesWithoutPairs) {
 }
 
 TEST(Corpus, ReadsTwoParallelFiles) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const auto source = folder.write("a.en", "one\r\ntwo\n\nfour\n"), target = folder.write("a.zh", "一\n二\n三\n四");
   const Corpus corpus = read_parallel(source, target);
   EXPECT_EQ(flat(corpus), (std::vector<std::string>{"one", "一", "two", "二", "four", "四"}));
@@ -87,7 +87,7 @@ TEST(Corpus, ReadsTwoParallelFiles) {
 }
 
 TEST(Corpus, RefusesParallelFilesOfDifferentLengths) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const auto longer = folder.write("a.en", "one\ntwo\nthree\n"), shorter = folder.write("a.zh", "一\n二\n");
   EXPECT_THAT(message_of<Error>([&] { read_parallel(longer, shorter); }), HasSubstr("a.zh\" ends after line 2"));
   EXPECT_THAT(message_of<Error>([&] { read_parallel(shorter, longer); }), HasSubstr("a.zh\" ends after line 2"));

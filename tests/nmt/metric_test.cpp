@@ -7,7 +7,7 @@
 #include "nmt/bootstrap.h"
 #include "nmt/pcg64.h"
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {

@@ -11,7 +11,7 @@
 #include "nmt/dataset.h"
 #include "nmt/split.h"
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {
@@ -55,7 +55,7 @@ std::string error_of(const PrepareOptions& options) {
 }
 
 TEST(Prepare, SplitsOneFileAndWritesAFolderThatLoads) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.input = folder.write("all.tsv", tsv(0, 400) + "no tab\n");
   const Outcome outcome = run(options);
@@ -89,7 +89,7 @@ TEST(Prepare, SplitsOneFileAndWritesAFolderThatLoads) {
 }
 
 TEST(Prepare, RecordsWhereTheFolderCameFrom) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.input = folder.write("all.tsv", tsv(0, 100));
   options.seed = 17;
@@ -108,7 +108,7 @@ TEST(Prepare, RecordsWhereTheFolderCameFrom) {
 }
 
 TEST(Prepare, TakesThreeFilesOfEitherFormAndWarnsOfSharedSentences) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.train = folder.write("train.tsv", tsv(0, 100));
   options.dev = folder.write("dev.json", R"([["number 0", "零"], ["new", "新"]])");
@@ -120,7 +120,7 @@ TEST(Prepare, TakesThreeFilesOfEitherFormAndWarnsOfSharedSentences) {
 }
 
 TEST(Prepare, TakesTwoParallelFiles) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   std::string source, target;
   for (int i = 0; i < 100; ++i) {
@@ -133,7 +133,7 @@ TEST(Prepare, TakesTwoParallelFiles) {
 }
 
 TEST(Prepare, FitsVocabulariesForAFolderOfFlashAttentionNmtAndLeavesItsFilesAlone) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const std::string train = R"([["number 1", "数字1"],   ["number 2", "数字2"], ["number 34", "数字34", "x"]])";
   folder.write("data/json/train.json", train);
   folder.write("data/json/dev.json", R"([["number 5", "数字5"]])");
@@ -153,7 +153,7 @@ TEST(Prepare, FitsVocabulariesForAFolderOfFlashAttentionNmtAndLeavesItsFilesAlon
 }
 
 TEST(Prepare, TheSameInputGivesTheSameFiles) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "a");
   options.input = folder.write("all.tsv", tsv(0, 200));
   run(options);
@@ -165,7 +165,7 @@ TEST(Prepare, TheSameInputGivesTheSameFiles) {
 }
 
 TEST(Prepare, TheBuiltInCorpusIsSplitWithoutSharedSentences) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = demo_options();
   options.data = folder / "data";
   const Outcome outcome = run(options);
@@ -183,7 +183,7 @@ TEST(Prepare, TheBuiltInCorpusIsSplitWithoutSharedSentences) {
 }
 
 TEST(Prepare, NothingIsWrittenWhereItFails) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const auto good = folder.write("good.tsv", tsv(0, 100));
   const Names before = folder.names();
   PrepareOptions options = small(folder / "data");
@@ -198,7 +198,7 @@ TEST(Prepare, NothingIsWrittenWhereItFails) {
 }
 
 TEST(Prepare, AnEarlierFolderSurvivesAFailure) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.input = folder.write("all.tsv", tsv(0, 100));
   run(options);
@@ -212,7 +212,7 @@ TEST(Prepare, AnEarlierFolderSurvivesAFailure) {
 }
 
 TEST(Prepare, RefusesAFolderThatCannotBeWritten) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small("/proc/strobe-data");
   options.input = folder.write("all.tsv", tsv(0, 100));
   EXPECT_NE(error_of(options), "");
@@ -250,7 +250,7 @@ TEST(Prepare, RefusesInputsThatContradictEachOther) {
 }
 
 TEST(Prepare, SplitsOffAsManyPairsAsAskedFor) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.input = folder.write("all.tsv", tsv(0, 400));
   options.dev_size = 0.05;
@@ -265,7 +265,7 @@ TEST(Prepare, SplitsOffAsManyPairsAsAskedFor) {
 }
 
 TEST(Prepare, OneVocabularyForBothSides) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.input = folder.write("all.tsv", tsv(0, 200));
   options.joint_vocabulary = true;
@@ -281,7 +281,7 @@ TEST(Prepare, OneVocabularyForBothSides) {
 }
 
 TEST(Prepare, TakesVocabulariesThatThereAre) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "first");
   options.input = folder.write("all.tsv", tsv(0, 200));
   run(options);
@@ -297,7 +297,7 @@ TEST(Prepare, TakesVocabulariesThatThereAre) {
 }
 
 TEST(Prepare, LeavesOutTrainingPairsByTheirLengthsAndCountsThem) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.source_vocabulary = options.target_vocabulary = {60, "word", 1.0, "identity"};
   const std::string good = "a b c\tx y\n", lines = good + good + "a\tx y\n" + "a b c d e f\tx y z\n" + "a b c d\tx\n" +
@@ -317,7 +317,7 @@ TEST(Prepare, LeavesOutTrainingPairsByTheirLengthsAndCountsThem) {
 }
 
 TEST(Prepare, SaysWhatTheVocabulariesAreNotFittedOn) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.train = folder.write("train.tsv", tsv(0, 100) + std::string(kMostBytesToFitOn + 1, 'q') + "\t数字\n");
   options.dev = options.test = folder.write("dev.tsv", tsv(100, 5));
@@ -329,7 +329,7 @@ TEST(Prepare, SaysWhatTheVocabulariesAreNotFittedOn) {
 }
 
 TEST(Prepare, SidesWithoutAPieceAreLeftOutOfTheTraining) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   // nmt_nfkc removes control characters.
   options.train = folder.write("train.tsv", tsv(0, 100) + "\x01\x02\t数字7919\n");
@@ -338,7 +338,7 @@ TEST(Prepare, SidesWithoutAPieceAreLeftOutOfTheTraining) {
 }
 
 TEST(Dataset, LeavesOutLongPairsAndCountsThem) {
-  TempFolder folder;
+  TemporaryFolder folder;
   PrepareOptions options = small(folder / "data");
   options.train = folder.write("train.tsv", tsv(0, 100) + "1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0\t1\n");
   options.dev = options.test = folder.write("dev.tsv", tsv(100, 5));
@@ -361,7 +361,7 @@ TEST(Dataset, LeavesOutLongPairsAndCountsThem) {
 }
 
 TEST(Dataset, SaysHowToMakeWhatIsMissing) {
-  TempFolder folder;
+  TemporaryFolder folder;
   EXPECT_THAT(message_of<Error>([&] { load_vocabularies(folder.path()); }), HasSubstr("strobe nmt prepare"));
   const Vocabulary any = Vocabulary::train({"abc", "bca"}, {32, "bpe", 1.0, "identity"});
   EXPECT_THAT(message_of<Error>([&] {

@@ -10,7 +10,7 @@
 #include "model_fixture.h"
 #include "nmt/search.h"
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "nmt/shuffle.h"
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {

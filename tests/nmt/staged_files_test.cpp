@@ -7,7 +7,7 @@
 #include <string>
 
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {
@@ -20,7 +20,7 @@ void write(StagedFiles& files, const std::string& name, const std::string& bytes
 }
 
 TEST(StagedFiles, NothingAppearsBeforeTheCommit) {
-  TempFolder folder;
+  TemporaryFolder folder;
   folder.write("a", "old");
   {
     StagedFiles files(folder.path());
@@ -34,7 +34,7 @@ TEST(StagedFiles, NothingAppearsBeforeTheCommit) {
 }
 
 TEST(StagedFiles, AfterTheCommitAllAreThereAndNothingElse) {
-  TempFolder folder;
+  TemporaryFolder folder;
   folder.write("a", "old");
   folder.write("other", "kept");
   {
@@ -49,7 +49,7 @@ TEST(StagedFiles, AfterTheCommitAllAreThereAndNothingElse) {
 }
 
 TEST(StagedFiles, ACommitThatFailsHalfWayChangesNothing) {
-  TempFolder folder;
+  TemporaryFolder folder;
   folder.write("a", "old");
   folder.write("d/keep", "");  // a folder where the third file should go
   const std::string message = message_of<Error>([&] {
@@ -65,7 +65,7 @@ TEST(StagedFiles, ACommitThatFailsHalfWayChangesNothing) {
 }
 
 TEST(StagedFiles, AFileInTheWayOfAFolderIsNamed) {
-  TempFolder folder;
+  TemporaryFolder folder;
   folder.write("b", "a file");
   const std::string message = message_of<Error>([&] {
     StagedFiles files(folder.path());
@@ -79,7 +79,7 @@ TEST(StagedFiles, AFileInTheWayOfAFolderIsNamed) {
 }
 
 TEST(StagedFiles, MakesTheFolderAndTakesItAwayAgain) {
-  TempFolder folder;
+  TemporaryFolder folder;
   {
     StagedFiles files(folder / "x/y");
     write(files, "a", "new");
@@ -94,7 +94,7 @@ TEST(StagedFiles, MakesTheFolderAndTakesItAwayAgain) {
 }
 
 TEST(StagedFiles, AnExceptionFromTheContentLeavesNothing) {
-  TempFolder folder;
+  TemporaryFolder folder;
   const std::string message = message_of<std::runtime_error>([&] {
     StagedFiles files(folder / "x");
     write(files, "a", "new");
@@ -105,7 +105,7 @@ TEST(StagedFiles, AnExceptionFromTheContentLeavesNothing) {
 }
 
 TEST(StagedFiles, AFullDeviceIsAnError) {
-  TempFolder folder;
+  TemporaryFolder folder;
   StagedFiles files(folder.path());
   const std::string message = message_of<Error>([&] {
     files.write("a", [](std::ostream& stream) { stream.setstate(std::ios::badbit); });  // what a failed write leaves
@@ -114,7 +114,7 @@ TEST(StagedFiles, AFullDeviceIsAnError) {
 }
 
 TEST(StagedFiles, SaysEarlyWhereItCannotWrite) {
-  TempFolder folder;
+  TemporaryFolder folder;
   folder.write("file", "");
   StagedFiles::require_writable(folder / "not/yet/there");
   EXPECT_THAT(message_of<Error>([&] { StagedFiles::require_writable(folder / "file/x"); }), HasSubstr("not a folder"));

@@ -8,7 +8,7 @@
 #include "model_fixture.h"
 #include "nmt/evaluate.h"
 #include "nmt/experiment.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 #include "train/checkpoint.h"
 #include "train/device.h"
 
@@ -130,7 +130,7 @@ train::Dict checkpoint_of(const TranslationModel& model) {
 }
 
 TEST(TranslationCheckpoint, TranslatesAlone) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   TranslationModel model = words().model();
   train::save_checkpoint(folder / "model.pth", checkpoint_of(model));
   TranslateOptions options;
@@ -154,7 +154,7 @@ TEST(TranslationCheckpoint, TranslatesAlone) {
 }
 
 TEST(TranslationCheckpoint, SaysWhatIsWrong) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const TranslationModel model = words().model();
   const auto message = [&](const train::Dict& content) {
     train::save_checkpoint(folder / "model.pth", content);
@@ -185,7 +185,7 @@ TEST(Experiment, ChoosesTheTokenizerByTheTargets) {
 }
 
 TEST(Experiment, OutputHasFlashAttentionNmtsForm) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   Dataset data;
   data.texts = {{"one", "一"}, {"two", "二"}};
   write_output(folder / "output.txt", data, {"甲", ""});

@@ -9,7 +9,7 @@
 #include <random>
 
 #include "strobe/types.h"
-#include "temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::nmt {
 namespace {
@@ -104,7 +104,7 @@ TEST(Vocabulary, BytesMakeTheSameVocabularyAgain) {
   const Vocabulary vocabulary = trained({150, "unigram", 1.0, "identity"});
   const Vocabulary again = Vocabulary::from_bytes(vocabulary.bytes(), "a test");
   for (const std::string& text : sentences()) EXPECT_EQ(again.encode(text), vocabulary.encode(text));
-  TempFolder folder;
+  TemporaryFolder folder;
   EXPECT_EQ(Vocabulary::load(folder.write("x.model", vocabulary.bytes())).bytes(), vocabulary.bytes());
 }
 
@@ -146,7 +146,7 @@ TEST(Vocabulary, RefusesForeignAndTruncatedModels) {
     message_of<Error>([&] { Vocabulary::from_bytes(damaged, "damaged.model").encode("the price of item 5"); });
   }
   EXPECT_NE(message_of<Error>([] { Vocabulary::from_bytes("not a model", "x"); }), "");
-  TempFolder folder;
+  TemporaryFolder folder;
   EXPECT_THAT(message_of<Error>([&] { Vocabulary::load(folder / "none.model"); }), HasSubstr("No such file"));
   EXPECT_THAT(message_of<Error>([&] { Vocabulary::load(folder.path()); }), HasSubstr("a directory"));
 }

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/pickle.h"
 

@@ -9,6 +9,7 @@
 #include <regex>
 #include <sstream>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
 #include "train/run_checkpoints.h"

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/distributed_ranks.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"

@@ -4,6 +4,7 @@
 
 #include <csignal>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
 

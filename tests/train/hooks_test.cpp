@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/run_files.h"
 #include "train/run_report.h"

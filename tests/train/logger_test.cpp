@@ -6,6 +6,7 @@
 #include <regex>
 
 #include "strobe/types.h"
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/progress.h"
 

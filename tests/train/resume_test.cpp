@@ -5,6 +5,7 @@
 #include <csignal>
 #include <set>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
 

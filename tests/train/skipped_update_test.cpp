@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
 #include "train/updater.h"

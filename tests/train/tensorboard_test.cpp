@@ -8,6 +8,7 @@
 #include <map>
 
 #include "strobe/types.h"
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 
 namespace strobe::train {

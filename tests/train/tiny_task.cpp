@@ -6,7 +6,6 @@
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
-#include <stdlib.h>
 
 #include <fstream>
 #include <numeric>
@@ -107,20 +106,6 @@ Value TinyTask::describe() const {
   description["config"] = std::move(config);
   description["vocabulary"] = Bytes{std::string("\0\xff words", 8)};
   return description;
-}
-
-TemporaryFolder::TemporaryFolder() {
-  // In memory where there is such a place: each checkpoint is synced to the disk.
-  const std::filesystem::path memory = "/dev/shm";
-  const auto parent = std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
-  std::string name = (parent / "strobe-train-XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr) throw Error("temporary folder " + name + ": cannot be made");
-  path_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 std::string read_text(const std::filesystem::path& file) {

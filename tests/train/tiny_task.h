@@ -59,20 +59,6 @@ class TinyTask : public Task {
   std::size_t validations_ = 0;
 };
 
-/// A new empty folder that goes with the object.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
-
 std::string read_text(const std::filesystem::path& file);
 
 /// Options for a TinyTask: AdamW at a constant rate, two epochs.

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <regex>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
 

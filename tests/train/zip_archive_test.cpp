@@ -9,6 +9,7 @@
 #include <iterator>
 #include <random>
 
+#include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
 

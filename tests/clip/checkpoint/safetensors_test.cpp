@@ -9,12 +9,11 @@
 #include <cstring>
 #include <fstream>
 
-#include "tests/nmt/temp_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace strobe::clip {
 namespace {
 
-using nmt::TempFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using train::CheckpointError;
@@ -27,7 +26,7 @@ std::string file_of(const std::string& header, std::size_t data) {
   return bytes + header + std::string(data, '\1');
 }
 
-std::string error_of(const TempFolder& folder, const std::string& bytes) {
+std::string error_of(const TemporaryFolder& folder, const std::string& bytes) {
   std::ofstream(folder / "w.safetensors", std::ios::binary) << bytes;
   try {
     read_safetensors(folder / "w.safetensors");
@@ -43,7 +42,7 @@ std::string tensor(const std::string& name, const std::string& dtype, const std:
 }
 
 TEST(Safetensors, ReadsWhatItWrites) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   Dict tensors;
   tensors["z"] = at::arange(6, at::kFloat).reshape({2, 3}).t();
   tensors["a"] = at::arange(3, at::kHalf);
@@ -59,7 +58,7 @@ TEST(Safetensors, ReadsWhatItWrites) {
 }
 
 TEST(Safetensors, RefusesDamagedHeadersByName) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto error = [&](const std::string& header, std::size_t data) {
     return error_of(folder, file_of("{" + header + "}", data));
   };

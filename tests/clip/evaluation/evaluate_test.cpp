@@ -1,11 +1,11 @@
 #include "clip/evaluation/evaluate.h"
 
-#include "tests/clip/evaluation/temp_file.h"
+#include "tests/clip/evaluation/folder_test.h"
 
 namespace strobe::clip {
 namespace {
 
-using Evaluate = TestFolder;
+using Evaluate = FolderTest;
 
 constexpr char kTen[] = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
 

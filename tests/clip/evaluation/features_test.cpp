@@ -4,12 +4,12 @@
 #include <ATen/ops/tensor.h>
 
 #include "strobe/types.h"
-#include "tests/clip/evaluation/temp_file.h"
+#include "tests/clip/evaluation/folder_test.h"
 
 namespace strobe::clip {
 namespace {
 
-using FeatureFiles = TestFolder;
+using FeatureFiles = FolderTest;
 
 TEST_F(FeatureFiles, GiveBackWhatWasWritten) {
   const std::vector<float> values{0.1F, -1e-6F, 3.0F, 1e-20F, 0.0F, 123456.78F};

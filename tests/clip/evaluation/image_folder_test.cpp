@@ -1,12 +1,12 @@
 #include "clip/evaluation/image_folder.h"
 
 #include "strobe/types.h"
-#include "tests/clip/evaluation/temp_file.h"
+#include "tests/clip/evaluation/folder_test.h"
 
 namespace strobe::clip {
 namespace {
 
-using Folders = TestFolder;
+using Folders = FolderTest;
 
 TEST_F(Folders, AreSortedAndHoldWhatIsNamedLikeAnImage) {
   for (const char* name : {"b/2.PNG", "b/10.jpg", "b/x.txt", "b/sub/1.webp", "a/z.jpeg", "10/i.bmp", "top.png"}) {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "strobe/types.h"
-#include "tests/clip/evaluation/temp_file.h"
+#include "tests/clip/evaluation/folder_test.h"
 #include "train/device.h"
 
 namespace strobe::clip {

@@ -2,12 +2,12 @@
 
 #include "clip/text/installed_package.h"
 #include "strobe/types.h"
-#include "tests/clip/evaluation/temp_file.h"
+#include "tests/clip/evaluation/folder_test.h"
 
 namespace strobe::clip {
 namespace {
 
-using Templates = TestFolder;
+using Templates = FolderTest;
 
 TEST_F(Templates, OfTheInstalledPackageAreAllRead) {
   const std::filesystem::path file = default_templates();

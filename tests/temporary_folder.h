@@ -7,23 +7,28 @@
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
-namespace strobe::nmt {
+namespace strobe {
 
-class TempFolder {
+/// Made empty, in memory where there is such a place: checkpoints are synced to the disk.
+class TemporaryFolder {
  public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "strobe-test-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
+  TemporaryFolder() {
+    const std::filesystem::path memory = "/dev/shm";
+    const auto parent = std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
+    std::string name = (parent / "strobe-test-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("temporary folder " + name + ": cannot be made");
+    path_ = name;
   }
-  ~TempFolder() {
+  ~TemporaryFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
@@ -51,7 +56,7 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
-/// What `action` throws as strobe::Error, or "" if it throws nothing.
+/// What `action` throws as an Error, or "" if it throws nothing.
 template <typename Error, typename Action>
 std::string message_of(Action action) {
   try {
@@ -62,4 +67,4 @@ std::string message_of(Action action) {
   return "";
 }
 
-}  // namespace strobe::nmt
+}  // namespace strobe
