@@ -1,14 +1,12 @@
 #include "bench/report.h"
 
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
-#include <unistd.h>
 
 #include <cstdarg>
 #include <cstdio>
-#include <fstream>
 #include <utility>
 
+#include "train/atomic_file.h"
 #include "train/environment.h"
 
 namespace strobe::bench {
@@ -31,28 +29,12 @@ std::string device_text(at::Device device) {
   return train::device_name(device) + ", " + std::to_string(at::get_num_threads()) + " threads";
 }
 
-JsonFile::JsonFile(std::filesystem::path file)
-    : file_(std::move(file)), temporary_(file_.string() + ".tmp" + std::to_string(::getpid())) {
-  if (!std::ofstream(temporary_)) fail("the folder is missing or not writable");
-}
+JsonFile::JsonFile(std::filesystem::path file) : file_(std::move(file)) { const train::AtomicFile tried(file_); }
 
-JsonFile::~JsonFile() {
-  std::error_code ignored;
-  std::filesystem::remove(temporary_, ignored);
-}
-
-void JsonFile::write(const nlohmann::ordered_json& content) {
-  std::ofstream out(temporary_);
-  out << content.dump(1) << '\n';
-  out.close();
-  if (!out) fail("the disk refused it");
-  std::error_code error;
-  std::filesystem::rename(temporary_, file_, error);
-  if (error) fail(error.message());
-}
-
-void JsonFile::fail(const std::string& reason) const {
-  TORCH_CHECK(false, "--json: ", file_.string(), " cannot be written: ", reason);
+void JsonFile::write(const nlohmann::ordered_json& content) const {
+  train::AtomicFile out(file_);
+  out.write(content.dump(1) + '\n');
+  out.commit();
 }
 
 }  // namespace strobe::bench

@@ -18,21 +18,15 @@ const char* dtype_name(at::ScalarType dtype);
 /// The device's name; of the CPU with the threads in use.
 std::string device_text(at::Device device);
 
-/// A file that takes its name only when it is whole. Its place is tried when it is made, so that no measurement is lost
-/// to a wrong path.
+/// A file that is there whole or not at all, however often it is written. Its place is tried when this is made, so that
+/// no measurement is lost to a wrong path: train::CheckpointError naming it.
 class JsonFile {
  public:
   explicit JsonFile(std::filesystem::path file);
-  ~JsonFile();
-  JsonFile(const JsonFile&) = delete;
-  JsonFile& operator=(const JsonFile&) = delete;
-
-  void write(const nlohmann::ordered_json& content);
+  void write(const nlohmann::ordered_json& content) const;
 
  private:
-  [[noreturn]] void fail(const std::string& reason) const;
-
-  std::filesystem::path file_, temporary_;
+  std::filesystem::path file_;
 };
 
 }  // namespace strobe::bench

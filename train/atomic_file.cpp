@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void fail(const fs::path& file, const std::string& what) {
-  throw CheckpointError("checkpoint " + file.string() + ": " + what);
+  throw CheckpointError("file " + file.string() + ": " + what);
 }
 
 }  // namespace

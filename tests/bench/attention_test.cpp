@@ -15,6 +15,7 @@
 #include "bench/attention_suites.h"
 #include "bench/memory.h"
 #include "bench/report.h"
+#include "train/value.h"
 
 namespace strobe::bench {
 namespace {
@@ -266,7 +267,7 @@ TEST(Report, JsonFileIsWholeOrAbsent) {
   EXPECT_EQ(nlohmann::json::parse(std::ifstream(file))["what"], "attention");
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1);
   fs::remove_all(folder);
-  EXPECT_THROW(JsonFile{file}, c10::Error);
+  EXPECT_THROW(JsonFile{file}, train::CheckpointError);
 }
 
 }  // namespace

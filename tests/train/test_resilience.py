@@ -99,7 +99,7 @@ def test_a_limit_on_files_ends_the_run_and_leaves_the_last_checkpoint(folder):
                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)))
     error = process.communicate()[1]
     assert process.returncode == 1
-    assert f"checkpoint {run}/checkpoint-" in error and "cannot be written: File too large" in error
+    assert f"file {run}/checkpoint-" in error and "cannot be written: File too large" in error
     expect_whole(run, before)
 
 
@@ -124,7 +124,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(folder):
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("no mounts in a namespace of our own here: " + done.stderr.strip())
     assert done.returncode == 1, done.stderr
-    assert f"checkpoint {disk}/run/" in done.stderr
+    assert f"file {disk}/run/" in done.stderr
     assert "cannot be written: No space left on device" in done.stderr
     expect_whole(out, 1)
 
