@@ -2,7 +2,6 @@
 
 from importlib.metadata import version
 
-import torch
 from cn_clip.clip.model import CLIP, convert_state_dict
 
 from clip_training import contrastive_loss, main

@@ -16,8 +16,9 @@ def load() -> None:
     # A build tree's library, for those who work on strobe itself.
     library = os.environ.get("STROBE_OPS_LIBRARY") or Path(__file__).parent / "libstrobe_ops.so"
     try:
-        torch.ops.load_library(library)
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError as error:
         kind = f"with CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise ImportError(f"strobe: {library} does not load beside torch {torch.__version__}, which is built {kind}: {error}. "
-                          "A wheel of strobe with CUDA kernels needs torch with CUDA 13; the wheel for the CPU runs with any build.") from error
+                          "A wheel of strobe with CUDA kernels needs torch with CUDA 13; the wheel for the CPU runs with any build."
+                          ) from error

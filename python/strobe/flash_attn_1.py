@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import refuse
-from .flash_attn_2 import Result, run
+from .flash_attn_2 import Operator, Result, run
 from .packing import Packing
 
 LARGEST_FLASH_MHA_HEAD_DIM = 128
@@ -30,7 +30,7 @@ def _padded_lse(softmax_lse: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Ten
     return padded.masked_fill(beyond[:, None], float("-inf"))
 
 
-def _varlen(operator, *tensors, cu_seqlens_q: Tensor, max_seqlen_q: int, **options) -> Result:
+def _varlen(operator: Operator, *tensors: Any, cu_seqlens_q: Tensor, max_seqlen_q: int, **options: Any) -> Result:
     result = run(operator, *tensors, cu_seqlens_q=cu_seqlens_q, max_seqlen_q=max_seqlen_q, **options)
     if not options["return_attn_probs"]:
         return result
@@ -39,7 +39,7 @@ def _varlen(operator, *tensors, cu_seqlens_q: Tensor, max_seqlen_q: int, **optio
 
 
 def _causal_from_the_top(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: int,
-                         max_seqlen_k: int, return_attn_probs: bool, **options) -> Result:
+                         max_seqlen_k: int, return_attn_probs: bool, **options: Any) -> Result:
     """Causal for sequences whose numbers of queries and keys differ. A window's diagonal is bottom-right aligned at each
     sequence's own lengths, but lengths of a padded batch move no diagonal, so this one goes through a padded batch.
     """

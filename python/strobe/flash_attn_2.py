@@ -50,6 +50,7 @@ PROBABILITIES = _Probabilities()
 
 # out, or with return_attn_probs (out, softmax_lse, PROBABILITIES). Any spares callers, who know which, the check of a union.
 Result = Tensor | Any
+Operator = Callable[..., tuple[Tensor, Tensor]]  # one of torch.ops.strobe's public operators
 
 
 def fill_head_dim(t: Tensor) -> Tensor:
@@ -59,9 +60,9 @@ def fill_head_dim(t: Tensor) -> Tensor:
     return torch.nn.functional.pad(t, (0, fits)) if fits > 0 else t
 
 
-def run(operator: Callable[..., tuple[Tensor, Tensor]], *tensors: Any, return_attn_probs: bool,
+def run(operator: Operator, *tensors: Any, return_attn_probs: bool,
         softmax_scale: float | None, **options: Any) -> Result:
-    """One of torch.ops.strobe's public operators on tensors of any head dim; `tensors` may end in plain numbers."""
+    """The operator on tensors of any head dim; `tensors` may end in plain numbers."""
     head_dim = tensors[0].shape[-1]
     filled = [fill_head_dim(t) if isinstance(t, Tensor) else t for t in tensors]
     scale = head_dim**-0.5 if softmax_scale is None else softmax_scale

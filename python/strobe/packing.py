@@ -1,6 +1,6 @@
 """Padded batches as sequences without padding, by sizes alone: no number is read from the device, so it works in CUDA graphs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +10,18 @@ class _Permute(torch.autograd.Function):
     """t[order] along dimension 0; the gradient is a gather too, which is faster than the general one and repeatable."""
 
     @staticmethod
-    def forward(ctx, t: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    def forward(ctx: Any, t: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(inverse)
         return t.index_select(0, order)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def _permute(t: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    permuted: Tensor = _Permute.apply(t, order, inverse)  # type: ignore[no-untyped-call]
+    return permuted
 
 
 class Packing(NamedTuple):
@@ -44,8 +49,8 @@ class Packing(NamedTuple):
 
     def pack(self, t: Tensor) -> Tensor:
         """[B, N, ...] -> [B * N, ...]"""
-        return _Permute.apply(t.flatten(0, 1), self.order, self.place)
+        return _permute(t.flatten(0, 1), self.order, self.place)
 
     def unpack(self, t: Tensor) -> Tensor:
         """[B * N, ...] -> [B, N, ...]"""
-        return _Permute.apply(t, self.place, self.order).reshape(self.batch, self.max_seqlen, *t.shape[1:])
+        return _permute(t, self.place, self.order).reshape(self.batch, self.max_seqlen, *t.shape[1:])

@@ -36,11 +36,13 @@ def step(model, dtype=torch.float32, autocast=False):
         image, text, scale = model(images, ids)
         logits = scale * image @ text.t()
     targets = torch.arange(4)
-    loss = (torch.nn.functional.cross_entropy(logits.to(dtype), targets) + torch.nn.functional.cross_entropy(logits.to(dtype).t(), targets)) / 2
+    cross_entropy = torch.nn.functional.cross_entropy
+    loss = (cross_entropy(logits.to(dtype), targets) + cross_entropy(logits.to(dtype).t(), targets)) / 2
     loss.backward()
     # Its way back to the names without the flag expects those of a data-parallel model.
-    gradients = convert_state_dict({f"module.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}) \
-        if any("Wqkv" in name for name, _ in model.named_parameters()) else {f"module.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {f"module.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if any("Wqkv" in name for name in gradients):
+        gradients = convert_state_dict(gradients)
     return loss.detach(), torch.cat([gradients[name].flatten() for name in sorted(gradients)])
 
 

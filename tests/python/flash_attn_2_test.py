@@ -3,7 +3,6 @@ double-precision oracle, what is not offered refused by name.
 """
 
 import random
-from itertools import product
 
 import pytest
 import torch
@@ -26,7 +25,6 @@ BATCH = 2
 def sample():
     draw = random.Random(0)
     cases = [{name: draw.choice(values) for name, values in GRID.items()} for _ in range(COUNT)]
-    # The kernels of a GPU have no tiles for some head dims on every architecture; those are other tests' business.
     return [pytest.param(case, id="-".join(f"{n}={v}" for n, v in case.items()),
                          marks=pytest.mark.flash_attn_2("refused" if case["alibi"] or case["softcap"] else "passed"))
             for case in cases]
