@@ -8,7 +8,6 @@
 #include "bench/machine.h"
 #include "bench/report.h"
 #include "bench/roofline_report.h"
-#include "train/environment.h"
 
 namespace strobe::bench {
 namespace {
@@ -93,9 +92,7 @@ std::vector<Value> distinct(const std::vector<AttentionRow>& rows, const Of& of)
 }  // namespace
 
 std::string table_header(const AttentionBenchOptions& options, const Ceilings& ceilings) {
-  return format("device %s; instruction sets %s; torch %s; commit %s\n", device_text(options.device).c_str(),
-                train::instruction_sets().c_str(), train::torch_version().c_str(), train::commit().c_str()) +
-         "ceilings, measured now: " + text_of(ceilings) +
+  return machine_line(options.device) + "ceilings, measured now: " + text_of(ceilings) +
          "\n"
          "ms: median, least, most. TFLOP/s of the visible pairs and GB/s of inputs and results read and written once, "
          "each with its\npercentage of the ceiling. peak MiB: the most that torch's allocator held at once during the "

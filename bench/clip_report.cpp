@@ -75,9 +75,7 @@ nlohmann::ordered_json json_row(const std::vector<ClipRow>& rows, const ClipRow&
 }  // namespace
 
 std::string table_header(const ClipBenchOptions& options) {
-  return "device " + device_text(options.device) + "; instruction sets " + train::instruction_sets() + "; torch " +
-         train::torch_version() + "; commit " + train::commit() + "; " +
-         train::precision_name(options.settings.precision) +
+  return machine_line(options.device) + train::precision_name(options.settings.precision) +
          "\n"
          "ms of a training step: median, least, most over the repetitions. peak GiB: the most that torch's allocator "
          "held at "

@@ -5,7 +5,6 @@
 #include "bench/machine.h"
 #include "bench/profile_report.h"
 #include "bench/report.h"
-#include "train/environment.h"
 
 namespace strobe::bench {
 namespace {
@@ -60,9 +59,7 @@ nlohmann::ordered_json json_of(const nmt::ModelConfig& model) {
 }  // namespace
 
 std::string table_header(const NmtBenchOptions& options) {
-  return "device " + device_text(options.workload.device) + "; instruction sets " + train::instruction_sets() +
-         "; torch " + train::torch_version() + "; commit " + train::commit() +
-         "\n"
+  return machine_line(options.workload.device) +
          "ms of a batch by the clock: median, least, most over the passes through the case's batches, after which the "
          "device is\nwaited for. tokens/s: real target tokens trained on, or translated to. peak MiB: the most that "
          "torch's allocator held at once beyond what it held "

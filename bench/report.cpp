@@ -29,6 +29,11 @@ std::string device_text(at::Device device) {
   return train::device_name(device) + ", " + std::to_string(at::get_num_threads()) + " threads";
 }
 
+std::string machine_line(at::Device device) {
+  return "device " + device_text(device) + "; instruction sets " + train::instruction_sets() + "; torch " +
+         train::torch_version() + "; commit " + train::commit() + "\n";
+}
+
 JsonFile::JsonFile(std::filesystem::path file) : file_(std::move(file)) { const train::AtomicFile tried(file_); }
 
 void JsonFile::write(const nlohmann::ordered_json& content) const {

@@ -18,6 +18,9 @@ const char* dtype_name(at::ScalarType dtype);
 /// The device's name; of the CPU with the threads in use.
 std::string device_text(at::Device device);
 
+/// The line that every table begins with: device, instruction sets, torch, commit.
+std::string machine_line(at::Device device);
+
 /// A file that is there whole or not at all, however often it is written. Its place is tried when this is made, so that
 /// no measurement is lost to a wrong path: train::CheckpointError naming it.
 class JsonFile {

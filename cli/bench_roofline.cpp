@@ -11,7 +11,6 @@
 #include "cli/bench_device.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "train/environment.h"
 
 namespace strobe::cli {
 namespace {
@@ -26,8 +25,7 @@ void run(const Arguments& a, const std::string& command) {
   if (a.threads > 0) at::set_num_threads(static_cast<int>(a.threads));
   std::optional<bench::JsonFile> json;
   if (!a.json.empty()) json.emplace(a.json);
-  std::printf("device %s; torch %s; commit %s\n", bench::device_text(device).c_str(), train::torch_version().c_str(),
-              train::commit().c_str());
+  std::fputs(bench::machine_line(device).c_str(), stdout);
   std::fflush(stdout);
   const std::vector<bench::RooflineRow> rows = bench::bench_roofline(bench::roofline_options(device));
   std::fputs(bench::table(rows).c_str(), stdout);

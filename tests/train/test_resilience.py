@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from checkpoints import expect_equal
 
 TOOL = os.environ["STROBE_TRAIN_TOOL"]
 SEED = int(os.environ.get("STROBE_TEST_SEED", "20260"))
@@ -31,24 +32,6 @@ def start(run, **options):
                                text=True, **options)
     assert process.stdout.readline() == "training\n", process.communicate()[1]
     return process
-
-
-def expect_equal(found, expected, path=""):
-    """Bit for bit, but for the clock's readings."""
-    assert type(found) is type(expected), path
-    if isinstance(expected, dict):
-        assert list(found) == list(expected), path
-        for key in expected:
-            if key != "seconds":
-                expect_equal(found[key], expected[key], f"{path}/{key}")
-    elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected), path
-        for i, item in enumerate(expected):
-            expect_equal(found[i], item, f"{path}/{i}")
-    elif isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype and torch.equal(found, expected), path
-    else:
-        assert found == expected, path
 
 
 def test_killed_ten_times_it_ends_as_if_never(folder):

@@ -20,6 +20,7 @@ import cn_clip.clip.model as original
 import lmdb
 import pytest
 import torch
+from checkpoints import expect_equal
 from PIL import Image
 
 PROGRAM = os.environ["STROBE_PROGRAM"]
@@ -78,24 +79,6 @@ def run(*words, status=0):
 
 def load(file):
     return torch.load(file, weights_only=True)
-
-
-def expect_equal(found, expected, path=""):
-    """Bit for bit, but for the clock's readings."""
-    assert type(found) is type(expected), path
-    if isinstance(expected, dict):
-        assert list(found) == list(expected), path
-        for key in expected:
-            if key != "seconds":
-                expect_equal(found[key], expected[key], f"{path}/{key}")
-    elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected), path
-        for i, item in enumerate(expected):
-            expect_equal(found[i], item, f"{path}/{i}")
-    elif isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype and torch.equal(found, expected), path
-    else:
-        assert found == expected, path
 
 
 def steps_of(log):
