@@ -13,6 +13,11 @@ constexpr int kThreads = kBatchNormMaxWidth / kVector;
 constexpr int kRows = 4;  // of a thread at a time, so that their loads are in flight together
 constexpr int64_t kSumBlocks = 528, kMapBlocks = 1584;  // at most: 4 and 12 on each of 132 multiprocessors
 constexpr int kSums = 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kSumBlocksAtOnce = 1;  // bf16 is converted by hand there, which takes more than the 128 registers of two
+#else
+constexpr int kSumBlocksAtOnce = 2;
+#endif
 constexpr int kFinishColumns = 32, kFinishRows = 32;
 
 /// Where a thread stands in the matrix.
@@ -197,7 +202,7 @@ __device__ Floats behind_rectifier(const BatchNormBackward& p, const Packed<T>& 
 
 /// Sums of dz, the gradient behind the rectifier, and of dz (x - mean); dz is also the residual's gradient.
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2) gradient_sums(BatchNormBackward p) {
+__global__ void __launch_bounds__(kThreads, kSumBlocksAtOnce) gradient_sums(BatchNormBackward p) {
   const Place place(p.call.width);
   const Line line(p.mean, p.rstd, p.weight, p.bias, place.column);
   const Floats mean = load_floats(p.mean + place.column);
