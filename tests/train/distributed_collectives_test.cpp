@@ -53,7 +53,7 @@ TEST(GradientReducer, SumsOverRanksAndMicroSteps) {
   at::Tensor b = at::full({5}, 3.0, options).set_requires_grad(true);
   GradientReducer reducer({{"a", a}, {"b", b}}, *ranks);
   const int n = ranks->size();
-  for (int update = 0; update < 3; ++update) {  // the buckets are rebuilt after the first
+  for (int update = 0; update < 3; ++update) {  // the buckets are filled again
     constexpr int kMicroSteps = 2;
     double expected = 0;
     for (int j = 0; j < kMicroSteps; ++j) {

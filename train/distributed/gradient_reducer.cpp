@@ -1,128 +1,180 @@
 #include "train/distributed/gradient_reducer.h"
 
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
-#include <algorithm>
 #include <exception>
-#include <limits>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
-#include <torch/csrc/distributed/c10d/reducer.hpp>
-#include <unordered_map>
+#include <torch/csrc/distributed/c10d/Work.hpp>
+#include <utility>
 
 #include "train/device.h"
 
 namespace strobe::train {
 namespace {
 
-using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
+constexpr int64_t kBucketBytes = int64_t{25} << 20;
+constexpr int64_t kFirstBucketBytes = int64_t{1} << 20;  // the first transfer is to begin early
+constexpr int64_t kAlignment = 64;                       // elements: each gradient begins where wide loads may
 
-/// Reduces a bucket by the sum; without a hook the Reducer would divide by the number of processes.
-class SumHook : public c10d::CppCommHookInterface<Group> {
- public:
-  using CppCommHookInterface::CppCommHookInterface;
-  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
-    std::vector<at::Tensor> tensors = {bucket.getBufferRef()};
-    return state_->allreduce(tensors)->getFuture();
+int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Gradients that travel together.
+struct Bucket {
+  std::vector<at::Tensor> parameters;
+  int64_t elements = 0;               // with the gaps between them
+  at::Tensor sums;                    // [elements]
+  std::vector<at::Tensor> gradients;  // parts of it, each laid out as its parameter
+  std::size_t missing = 0;            // of the present backward
+  c10::intrusive_ptr<c10d::Work> work;
+
+  bool takes(const at::Tensor& parameter, int64_t bytes) const {
+    const at::Tensor& first = parameters.front();
+    return elements * static_cast<int64_t>(first.element_size()) < bytes &&
+           parameter.scalar_type() == first.scalar_type();
+  }
+
+  void add(const at::Tensor& parameter) {
+    parameters.push_back(parameter);
+    elements += aligned(parameter.numel());
+  }
+
+  void allocate() {
+    sums = at::zeros({elements}, parameters.front().options().requires_grad(false));
+    int64_t offset = 0;
+    for (const at::Tensor& parameter : parameters) {
+      gradients.push_back(sums.as_strided(parameter.sizes(), parameter.strides(), offset));
+      offset += aligned(parameter.numel());
+    }
+  }
+
+  /// Takes over the gradients that are there; zeros are for the others.
+  void fill() {
+    std::vector<at::Tensor> from, to;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      at::Tensor& gradient = parameters[i].mutable_grad();
+      if (gradient.defined()) {
+        from.push_back(std::move(gradient));
+        to.push_back(gradients[i]);
+      } else {
+        gradients[i].zero_();
+      }
+      gradient = gradients[i];
+    }
+    if (!from.empty()) at::_foreach_copy_(to, from);
   }
 };
 
-/// Notes that the gradient of a parameter is complete.
-class ReadyHook : public torch::autograd::FunctionPostHook {
+}  // namespace
+
+/// In the order in which they are sent: from the last parameter to the first, as backward finds their gradients.
+class GradientReducer::Buckets {
  public:
-  ReadyHook(std::shared_ptr<std::vector<char>> is_ready, std::size_t index)
-      : is_ready_(std::move(is_ready)), index_(index) {}
+  Buckets(const NamedTensors& parameters, c10::intrusive_ptr<c10d::ProcessGroup> group)
+      : group_(std::move(group)), bucket_of_(parameters.size()) {
+    for (std::size_t i = parameters.size(); i-- > 0;) {
+      const at::Tensor& parameter = parameters[i].second;
+      const int64_t bytes = buckets_.size() == 1 ? kFirstBucketBytes : kBucketBytes;
+      if (buckets_.empty() || !buckets_.back().takes(parameter, bytes)) buckets_.emplace_back();
+      buckets_.back().add(parameter);
+      bucket_of_[i] = buckets_.size() - 1;
+    }
+    for (Bucket& bucket : buckets_) bucket.allocate();
+  }
+
+  /// From here on a bucket is sent as soon as it and those before it are full.
+  void begin() {
+    for (Bucket& bucket : buckets_) bucket.missing = bucket.parameters.size();
+    sent_ = 0;
+    sends_ = true;
+  }
+
+  /// The gradient of a parameter is complete.
+  void ready(std::size_t parameter) {
+    if (!sends_) return;
+    --buckets_[bucket_of_[parameter]].missing;
+    while (sent_ < buckets_.size() && buckets_[sent_].missing == 0) send_next();
+  }
+
+  /// Sends what is left and puts all sums into the current stream's order.
+  void finish() {
+    while (sent_ < buckets_.size()) send_next();
+    sends_ = false;
+    for (Bucket& bucket : buckets_) std::exchange(bucket.work, {})->wait();
+  }
+
+  void abandon() { sends_ = false; }
+
+ private:
+  void send_next() {
+    const at::NoGradGuard no_grad;
+    Bucket& bucket = buckets_[sent_++];
+    bucket.fill();
+    std::vector<at::Tensor> tensors = {bucket.sums};
+    bucket.work = group_->allreduce(tensors);
+  }
+
+  c10::intrusive_ptr<c10d::ProcessGroup> group_;
+  std::vector<Bucket> buckets_;
+  std::vector<std::size_t> bucket_of_;  // by parameter
+  std::size_t sent_ = 0;
+  bool sends_ = false;
+};
+
+/// After the accumulation of a parameter's gradient, which may outlive the reducer.
+class GradientReducer::ReadyHook : public torch::autograd::FunctionPostHook {
+ public:
+  ReadyHook(std::weak_ptr<Buckets> buckets, std::size_t parameter)
+      : buckets_(std::move(buckets)), parameter_(parameter) {}
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
                                             const torch::autograd::variable_list&) override {
-    (*is_ready_)[index_] = true;
+    if (const auto buckets = buckets_.lock()) buckets->ready(parameter_);
     return outputs;
   }
 
  private:
-  std::shared_ptr<std::vector<char>> is_ready_;
-  std::size_t index_;
+  std::weak_ptr<Buckets> buckets_;
+  std::size_t parameter_;
 };
 
-std::unique_ptr<c10d::Reducer> make_reducer(const std::vector<at::Tensor>& parameters,
-                                            std::unordered_map<std::size_t, std::string> names, const Group& group) {
-  const std::vector<bool> sparse(parameters.size(), false);
-  // One bucket at first; the real ones follow the order in which the first backward finds the gradients (fix_buckets).
-  auto buckets =
-      std::get<0>(c10d::compute_bucket_assignment_by_size(parameters, {std::numeric_limits<int64_t>::max()}, sparse));
-  std::reverse(buckets.begin(), buckets.end());
-  auto reducer = std::make_unique<c10d::Reducer>(
-      parameters, std::move(buckets), group, sparse, c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/false,
-      /*gradient_as_bucket_view=*/true, std::move(names), c10d::kDefaultFirstBucketBytes,
-      /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
-  reducer->register_comm_hook(std::make_unique<SumHook>(group));
-  return reducer;
-}
-
-}  // namespace
-
-GradientReducer::GradientReducer(const std::vector<std::pair<std::string, at::Tensor>>& parameters,
-                                 Communicator& communicator)
-    : communicator_(communicator), is_ready_(std::make_shared<std::vector<char>>(parameters.size())) {
+GradientReducer::GradientReducer(const NamedTensors& parameters, Communicator& communicator)
+    : communicator_(communicator) {
   if (communicator.size() == 1) return;
-  std::unordered_map<std::size_t, std::string> names;
-  for (const auto& [name, parameter] : parameters) {
-    const std::size_t index = parameters_.size();
-    names[index] = name;
-    parameters_.push_back(parameter);
-    accumulators_.push_back(torch::autograd::impl::grad_accumulator(parameter));
-    accumulators_.back()->add_post_hook(std::make_unique<ReadyHook>(is_ready_, index));
+  buckets_ = std::make_shared<Buckets>(parameters, communicator.process_group());
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    accumulators_.push_back(torch::autograd::impl::grad_accumulator(parameters[i].second));
+    accumulators_.back()->add_post_hook(std::make_unique<ReadyHook>(buckets_, i));
   }
-  reducer_ = make_reducer(parameters_, std::move(names), communicator.process_group());
-  fix_buckets();
 }
 
 GradientReducer::~GradientReducer() = default;
 
-/// Lets a backward of zeros find the gradients in the reverse order of the parameters. In which bucket and where in it
-/// a gradient lies decides on the order of its sum over three processes or more: would the first real backward fix the
-/// buckets, its own sums would be others than those of a run that came there from a checkpoint.
-void GradientReducer::fix_buckets() {
-  backward_and_sum({});
-  for (const at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
-}
-
 void GradientReducer::backward(const at::Tensor& loss) { torch::autograd::backward({loss}, {}); }
 
 void GradientReducer::backward_and_sum(at::Tensor loss) {
-  if (!reducer_) {
+  if (!buckets_) {
     if (loss.defined()) backward(loss);
     return;
   }
   std::exception_ptr out_of_memory;
   communicator_.guarded([&] {
-    if (reducer_->should_rebuild_buckets()) reducer_->rebuild_buckets();
-    reducer_->prepare_for_forward();
-    reducer_->prepare_for_backward({});
-    std::fill(is_ready_->begin(), is_ready_->end(), false);
+    buckets_->begin();
     try {
       if (loss.defined()) backward(loss);
     } catch (const std::exception& error) {
+      buckets_->abandon();
       if (!is_out_of_memory(error)) throw;
       out_of_memory = std::current_exception();
       loss.reset();  // frees what its graph holds
     }
-    complete_with_zeros();
-    reducer_->check_finalized();
+    buckets_->finish();
   });
   if (out_of_memory) std::rethrow_exception(out_of_memory);
-}
-
-/// Gives the Reducer the parameters that this backward has not reached.
-void GradientReducer::complete_with_zeros() {
-  std::vector<at::Tensor> outputs, zeros;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    if ((*is_ready_)[i]) continue;
-    outputs.push_back(parameters_[i].view_as(parameters_[i]));
-    zeros.push_back(at::zeros({}, parameters_[i].options()).expand_as(parameters_[i]));  // takes no memory
-  }
-  if (!outputs.empty()) torch::autograd::backward(outputs, zeros);
 }
 
 }  // namespace strobe::train

@@ -3,17 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <memory>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "train/distributed/communicator.h"
+#include "train/optimizer.h"
 
-namespace c10d {
-class Reducer;
-}
 namespace torch::autograd {
 struct Node;
 }
@@ -21,13 +16,17 @@ struct Node;
 namespace strobe::train {
 
 /// Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training": gradients go into buckets
-/// of 25 MiB that are reduced as soon as they are full, while backward computes those of the layers before. The sum is
-/// taken, not the mean: the caller divides by what the losses of all processes are counted by.
+/// of 25 MiB that are summed as soon as they are full, while backward computes those of the layers before. Unlike
+/// there, one kernel fills a bucket when its last gradient has come, and the sum is taken, not the mean: the caller
+/// divides by what the losses of all processes are counted by.
+///
+/// Which gradients share a bucket, and in which order, follows from the parameters alone: over three processes or more
+/// it decides on the order of the sums, and a run that goes on from a checkpoint has to sum as before.
 class GradientReducer {
  public:
-  /// Trainable parameters with their names, each once and in the same order on every process; for all processes
-  /// together. Must go before `communicator`.
-  GradientReducer(const std::vector<std::pair<std::string, at::Tensor>>& parameters, Communicator& communicator);
+  /// Trainable parameters on one device, each once and in the same order on every process, roughly that in which
+  /// forward uses them; for all processes together. Must go before `communicator`.
+  GradientReducer(const NamedTensors& parameters, Communicator& communicator);
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
@@ -35,21 +34,20 @@ class GradientReducer {
   /// Adds the gradients of loss() to those of the parameters of this process. Nothing is said to the others.
   void backward(const at::Tensor& loss);
 
-  /// The same, after which the gradients of every process hold the sums over all. All processes call it together; one
-  /// that has nothing to add (no batch, or no memory for it) gives an undefined loss and counts as zeros. Parameters
-  /// that the loss does not depend on count as zeros too. Where memory runs out, the others get zeros for what is
-  /// missing before the error is passed on, so that none of them waits. Throws strobe::Error naming a lost rank.
+  /// The same, after which the gradients of every process hold the sums over all; they are views of the buckets, so
+  /// that they are to be dropped before the next backward. All processes call it together; one that has nothing to add
+  /// (no batch, or no memory for it) gives an undefined loss and counts as zeros. Parameters that the loss does not
+  /// depend on count as zeros too. Where memory runs out, the others get zeros for what is missing before the error is
+  /// passed on, so that none of them waits. Throws strobe::Error naming a lost rank.
   void backward_and_sum(at::Tensor loss);
 
  private:
-  void fix_buckets();
-  void complete_with_zeros();
+  class Buckets;
+  class ReadyHook;
 
   Communicator& communicator_;
-  std::vector<at::Tensor> parameters_;
+  std::shared_ptr<Buckets> buckets_;                                  // null: one process
   std::vector<std::shared_ptr<torch::autograd::Node>> accumulators_;  // kept: the hooks live in them
-  std::shared_ptr<std::vector<char>> is_ready_;                       // in this backward, by parameter
-  std::unique_ptr<c10d::Reducer> reducer_;                            // null: one process
 };
 
 }  // namespace strobe::train
