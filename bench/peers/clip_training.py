@@ -69,8 +69,12 @@ class Trainer:
     def measure(self, warmups, repetitions, steps):
         """Milliseconds of a step, one for each repetition, and the most memory that tensors took."""
         self.model.train()
-        for _ in range(warmups):
-            self.step()
+        settled = False
+        while not settled:  # updates are skipped, and cheaper, while gradients overflow
+            scale = self.scaler.get_scale()
+            for _ in range(warmups):
+                self.step()
+            settled = self.scaler.get_scale() >= scale
         self.synchronize()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
