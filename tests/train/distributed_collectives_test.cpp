@@ -88,6 +88,20 @@ TEST(GradientReducer, UnusedParametersCountAsZeros) {
   }
 }
 
+TEST(GradientReducer, TakesGradientsOfAnyLayout) {
+  const auto options = at::device(device).dtype(at::kFloat);
+  at::Tensor points = at::randn({4, 3, 1, 1}, options).set_requires_grad(true);
+  at::Tensor squares =
+      at::randn({4, 3, 2, 2}, options).contiguous(at::MemoryFormat::ChannelsLast).set_requires_grad(true);
+  GradientReducer reducer({{"points", points}, {"squares", squares}}, *ranks);
+  const at::Tensor x = at::arange(12, options).view({4, 3, 1, 1}).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor y = at::arange(48, options).view({4, 3, 2, 2});
+  reducer.backward_and_sum((points * x).sum() + (squares * y).sum());
+  EXPECT_TRUE(at::equal(points.grad(), x * ranks->size()));
+  EXPECT_TRUE(at::equal(squares.grad(), y * ranks->size()));
+  EXPECT_EQ(squares.grad().strides(), squares.strides());
+}
+
 /// Passes its input on; its backward finds no memory.
 struct NoMemory : torch::autograd::Function<NoMemory> {
   static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& input) { return input.clone(); }

@@ -24,6 +24,15 @@ constexpr int64_t kAlignment = 64;                       // elements: each gradi
 
 int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
 
+/// `gradient` with the strides of `place` where they mean the same elements, as strides of dimensions of size 1 do not
+/// matter: the gradients of 1x1 convolutions have others than their weights, and equal strides are copied together.
+at::Tensor laid_out_as(const at::Tensor& place, const at::Tensor& gradient) {
+  for (int64_t d = 0; d < place.dim(); ++d) {
+    if (place.size(d) != 1 && place.stride(d) != gradient.stride(d)) return gradient;
+  }
+  return gradient.as_strided(place.sizes(), place.strides());
+}
+
 /// Gradients that travel together.
 struct Bucket {
   std::vector<at::Tensor> parameters;
@@ -59,7 +68,7 @@ struct Bucket {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       at::Tensor& gradient = parameters[i].mutable_grad();
       if (gradient.defined()) {
-        from.push_back(std::move(gradient));
+        from.push_back(laid_out_as(gradients[i], gradient));
         to.push_back(gradients[i]);
       } else {
         gradients[i].zero_();
