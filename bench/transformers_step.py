@@ -89,8 +89,12 @@ class Step:
     def measure(self, repetitions, steps):
         """Milliseconds of a step, one for each repetition."""
         self.model.train()
-        for _ in range(WARMUPS):
-            self.run()
+        settled = False
+        while not settled:  # updates are skipped, and cheaper, while gradients overflow
+            scale = self.scaler.get_scale()
+            for _ in range(WARMUPS):
+                self.run()
+            settled = self.scaler.get_scale() >= scale
         times = []
         for _ in range(repetitions):
             self.synchronize()
