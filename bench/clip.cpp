@@ -22,8 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kWarmups = 3;       // the libraries choose their algorithms in the first
-constexpr int64_t kMostWarmups = 60;  // where the loss scale finds no end
+constexpr int64_t kWarmups = 3;  // the libraries choose their algorithms in the first
 constexpr double kKibPerMib = 1024.0, kKibPerGib = 1024.0 * 1024.0;
 constexpr double kFp32Tolerance = 1e-4, kLowTolerance = 2e-2;  // of a peer's loss, relative
 
@@ -106,24 +105,14 @@ class SizeBench {
     ClipStep step(model, batch, options_.settings, options_.device, ranks);
     if (!options_.peer_python.empty()) row.loss = step.loss();
     if (!loss_) loss_ = row.loss;
-    warm_up(step);
+    for (int64_t i = 0; i < kWarmups; ++i) step.run();
+    train::synchronize(options_.device);
     peak->reset();
     row.ms = time(step, *ranks);
     row.peak_gib = static_cast<double>(ranks->max(std::llround(peak->mib() * kKibPerMib))) / kKibPerGib;
     if (!options_.profile || ranks->size() < options_.ranks->size()) return;
     peak.reset();  // it and the profiler take the same hook
     row.profile = profile_steps([&] { step.run(); }, options_.steps, options_.device);
-  }
-
-  /// Until updates are made: those that are skipped are cheaper, and one GPU would skip more of them than several, each
-  /// of which has a part of the loss.
-  static void warm_up(ClipStep& step) {
-    int64_t before = 0, skipped = 0, steps = 0;
-    do {
-      before = skipped;
-      for (int64_t i = 0; i < kWarmups; ++i, ++steps) step.run();
-      skipped = step.skipped_updates();
-    } while (skipped > before && steps < kMostWarmups);
   }
 
   /// Steps in a row without waiting: the host may run ahead, as it does in training.

@@ -85,11 +85,6 @@ void ClipStep::run() {
   updater_.apply(lr_, updater_.accumulate(0, batches), totals_);
 }
 
-int64_t ClipStep::skipped_updates() {
-  updater_.read_totals(totals_);
-  return totals_.not_finite;
-}
-
 double ClipStep::loss() {
   const at::NoGradGuard no_grad;
   const train::AutocastGuard autocast(options_.device.type(), options_.precision);

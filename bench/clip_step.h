@@ -25,10 +25,6 @@ class ClipStep {
   /// Normalises the images, then forward, loss, backward and the update. Does not wait for the device.
   void run();
 
-  /// Updates so far that were skipped because a gradient was not finite, as the first are in fp16, until the loss scale
-  /// has come down. Waits for the device.
-  int64_t skipped_updates();
-
   /// The loss in evaluation mode.
   double loss();
 

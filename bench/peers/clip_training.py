@@ -69,12 +69,8 @@ class Trainer:
     def measure(self, warmups, repetitions, steps):
         """Milliseconds of a step, one for each repetition, and the most memory that tensors took."""
         self.model.train()
-        settled = False
-        while not settled:  # updates are skipped, and cheaper, while gradients overflow
-            scale = self.scaler.get_scale()
-            for _ in range(warmups):
-                self.step()
-            settled = self.scaler.get_scale() >= scale
+        for _ in range(warmups):
+            self.step()
         self.synchronize()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
