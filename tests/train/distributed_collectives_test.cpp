@@ -16,6 +16,8 @@
 namespace strobe::train {
 namespace {
 
+constexpr int64_t kLarge = 100000;  // floats: more than the reducer copies
+
 TEST(Communicator, SumsBroadcastsAndGathers) {
   const int64_t n = ranks->size();
   at::Tensor values = at::arange(3, at::device(device).dtype(at::kDouble)).add(ranks->rank());
@@ -49,7 +51,7 @@ TEST(Communicator, GivesEveryoneTheStateOfRankZero) {
 /// Rank r has the gradients (r + 1) * (1 + j) of micro-step j; the last rank has no batch in the last micro-step.
 TEST(GradientReducer, SumsOverRanksAndMicroSteps) {
   const auto options = at::device(device).dtype(at::kDouble);
-  at::Tensor a = at::full({300, 3}, 2.0, options).set_requires_grad(true);
+  at::Tensor a = at::full({300, 300}, 2.0, options).set_requires_grad(true);  // large, b small
   at::Tensor b = at::full({5}, 3.0, options).set_requires_grad(true);
   GradientReducer reducer({{"a", a}, {"b", b}}, *ranks);
   const int n = ranks->size();
@@ -75,7 +77,7 @@ TEST(GradientReducer, SumsOverRanksAndMicroSteps) {
 
 TEST(GradientReducer, UnusedParametersCountAsZeros) {
   const auto options = at::device(device).dtype(at::kFloat);
-  at::Tensor a = at::full({4}, 1.0, options).set_requires_grad(true);
+  at::Tensor a = at::full({kLarge}, 1.0, options).set_requires_grad(true);
   at::Tensor b = at::full({4}, 1.0, options).set_requires_grad(true);
   GradientReducer reducer({{"a", a}, {"b", b}}, *ranks);
   for (int update = 0; update < 3; ++update) {
@@ -102,6 +104,19 @@ TEST(GradientReducer, TakesGradientsOfAnyLayout) {
   EXPECT_EQ(squares.grad().strides(), squares.strides());
 }
 
+TEST(GradientReducer, GradientsThatShareMemoryAreSummedOnce) {
+  const auto options = at::device(device).dtype(at::kFloat);
+  at::Tensor a = at::full({kLarge}, 1.0, options).set_requires_grad(true);
+  at::Tensor b = at::full({kLarge, 1}, 1.0, options).set_requires_grad(true);
+  at::Tensor c = at::full({2, kLarge}, 1.0, options).set_requires_grad(true);
+  GradientReducer reducer({{"a", a}, {"b", b}, {"c", c}}, *ranks);
+  const at::Tensor x = at::arange(kLarge, options).remainder(1000);
+  reducer.backward_and_sum(((a + b.view({-1}) + c[0] + (a * c[1])) * x).sum());
+  EXPECT_TRUE(at::equal(a.grad(), 2 * x * ranks->size()));
+  EXPECT_TRUE(at::equal(b.grad(), (x * ranks->size()).view({-1, 1})));
+  EXPECT_TRUE(at::equal(c.grad(), (x * ranks->size()).expand({2, kLarge})));
+}
+
 /// Passes its input on; its backward finds no memory.
 struct NoMemory : torch::autograd::Function<NoMemory> {
   static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& input) { return input.clone(); }
@@ -113,7 +128,7 @@ struct NoMemory : torch::autograd::Function<NoMemory> {
 
 TEST(GradientReducer, MemoryThatRunsOutInBackwardLeavesNobodyWaiting) {
   const auto options = at::device(device).dtype(at::kFloat);
-  at::Tensor a = at::full({4}, 1.0, options).set_requires_grad(true);
+  at::Tensor a = at::full({kLarge}, 1.0, options).set_requires_grad(true);
   at::Tensor b = at::full({4}, 1.0, options).set_requires_grad(true);
   GradientReducer reducer({{"a", a}, {"b", b}}, *ranks);
   for (int update = 0; update < 3; ++update) {

@@ -1,6 +1,7 @@
 #include "train/distributed/gradient_reducer.h"
 
 #include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/empty_strided.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
@@ -13,16 +14,22 @@
 #include <torch/csrc/distributed/c10d/Work.hpp>
 #include <utility>
 
+#include "strobe/types.h"
 #include "train/device.h"
 
 namespace strobe::train {
 namespace {
 
-constexpr int64_t kBucketBytes = int64_t{25} << 20;
-constexpr int64_t kFirstBucketBytes = int64_t{1} << 20;  // the first transfer is to begin early
-constexpr int64_t kAlignment = 64;                       // elements: each gradient begins where wide loads may
+// Every transfer slows down the products that run when it begins, so that there are to be few; but nothing hides the
+// last one.
+constexpr int64_t kBucketBytes = int64_t{100} << 20;
+constexpr int64_t kLastBucketBytes = int64_t{16} << 20;
+constexpr int64_t kSmallBytes = int64_t{256} << 10;  // up to here a gradient is cheaper to copy than to send by itself
+constexpr int64_t kAlignment = 64;                   // elements: each begins where wide loads may
 
 int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
+
+int64_t bytes_of(const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
 
 /// `gradient` with the strides of `place` where they mean the same elements, as strides of dimensions of size 1 do not
 /// matter: the gradients of 1x1 convolutions have others than their weights, and equal strides are copied together.
@@ -33,105 +40,141 @@ at::Tensor laid_out_as(const at::Tensor& place, const at::Tensor& gradient) {
   return gradient.as_strided(place.sizes(), place.strides());
 }
 
-/// Gradients that travel together.
-struct Bucket {
-  std::vector<at::Tensor> parameters;
-  int64_t elements = 0;               // with the gaps between them
-  at::Tensor sums;                    // [elements]
-  std::vector<at::Tensor> gradients;  // parts of it, each laid out as its parameter
-  std::size_t missing = 0;            // of the present backward
-  c10::intrusive_ptr<c10d::Work> work;
-
-  bool takes(const at::Tensor& parameter, int64_t bytes) const {
-    const at::Tensor& first = parameters.front();
-    return elements * static_cast<int64_t>(first.element_size()) < bytes &&
-           parameter.scalar_type() == first.scalar_type();
+/// Gradients that travel together: the large ones where backward has put them, the small ones in one vector.
+class Bucket {
+ public:
+  int64_t bytes() const { return bytes_; }
+  bool takes(const at::Tensor& parameter) const {
+    return parameters_.empty() || parameter.scalar_type() == parameters_.front().scalar_type();
   }
 
   void add(const at::Tensor& parameter) {
-    parameters.push_back(parameter);
-    elements += aligned(parameter.numel());
+    parameters_.push_back(parameter);
+    bytes_ += bytes_of(parameter);
   }
 
   void allocate() {
-    sums = at::zeros({elements}, parameters.front().options().requires_grad(false));
+    int64_t elements = 0;
+    for (const at::Tensor& parameter : parameters_) elements += is_small(parameter) ? aligned(parameter.numel()) : 0;
+    small_ = at::zeros({elements}, parameters_.front().options().requires_grad(false));
     int64_t offset = 0;
-    for (const at::Tensor& parameter : parameters) {
-      gradients.push_back(sums.as_strided(parameter.sizes(), parameter.strides(), offset));
+    for (const at::Tensor& parameter : parameters_) {
+      if (!is_small(parameter)) continue;
+      places_.push_back(small_.as_strided(parameter.sizes(), parameter.strides(), offset));
       offset += aligned(parameter.numel());
     }
   }
 
-  /// Takes over the gradients that are there; zeros are for the others.
-  void fill() {
-    std::vector<at::Tensor> from, to;
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      at::Tensor& gradient = parameters[i].mutable_grad();
-      if (gradient.defined()) {
-        from.push_back(laid_out_as(gradients[i], gradient));
-        to.push_back(gradients[i]);
-      } else {
-        gradients[i].zero_();
+  void begin() { missing_ = parameters_.size(); }
+  void count() { --missing_; }
+  bool is_full() const { return missing_ == 0; }
+
+  /// The gradients that are there, zeros for the others. `latest` is the one that autograd still holds too, if any.
+  void send(c10d::ProcessGroup& group, const at::Tensor& latest) {
+    std::vector<at::Tensor> sums, from, to;
+    if (small_.numel() > 0) sums.push_back(small_);
+    std::size_t small = 0;
+    for (at::Tensor& parameter : parameters_) {
+      at::Tensor& gradient = parameter.mutable_grad();
+      const at::Tensor place =
+          is_small(parameter) ? places_[small++] : place_of(parameter, parameter.is_same(latest) ? 2 : 1);
+      if (!gradient.defined()) {
+        place.zero_();
+      } else if (!gradient.is_alias_of(place)) {
+        from.push_back(laid_out_as(place, gradient));
+        to.push_back(place);
       }
-      gradient = gradients[i];
+      gradient = place;
+      if (!is_small(parameter)) sums.push_back(place);
     }
     if (!from.empty()) at::_foreach_copy_(to, from);
+    work_ = group.allreduce_coalesced(sums);
   }
+
+  void receive() { std::exchange(work_, {})->wait(); }
+
+ private:
+  static bool is_small(const at::Tensor& parameter) { return bytes_of(parameter) <= kSmallBytes; }
+
+  /// Where a large gradient is summed: in its own memory, unless that has more than these holders, which may be about
+  /// to read it, or gradients of other parameters in it.
+  static at::Tensor place_of(const at::Tensor& parameter, std::size_t holders) {
+    const at::Tensor& gradient = parameter.grad();
+    if (gradient.defined() && gradient.storage().use_count() <= holders) {
+      at::Tensor place = laid_out_as(parameter, gradient);
+      if (place.strides() == parameter.strides()) return place;
+    }
+    return at::empty_strided(parameter.sizes(), parameter.strides(), parameter.options().requires_grad(false));
+  }
+
+  std::vector<at::Tensor> parameters_;
+  int64_t bytes_ = 0;
+  at::Tensor small_;                // [elements]
+  std::vector<at::Tensor> places_;  // parts of it, laid out as the small parameters
+  std::size_t missing_ = 0;         // of the present backward
+  c10::intrusive_ptr<c10d::Work> work_;
 };
 
 }  // namespace
 
-/// In the order in which they are sent: from the last parameter to the first, as backward finds their gradients.
+/// In the order of the parameters; the last is sent first, as backward finds the gradients.
 class GradientReducer::Buckets {
  public:
   Buckets(const NamedTensors& parameters, c10::intrusive_ptr<c10d::ProcessGroup> group)
-      : group_(std::move(group)), bucket_of_(parameters.size()) {
-    for (std::size_t i = parameters.size(); i-- > 0;) {
+      : parameters_(parameters), group_(std::move(group)), bucket_of_(parameters.size()) {
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
       const at::Tensor& parameter = parameters[i].second;
-      const int64_t bytes = buckets_.size() == 1 ? kFirstBucketBytes : kBucketBytes;
-      if (buckets_.empty() || !buckets_.back().takes(parameter, bytes)) buckets_.emplace_back();
+      const int64_t limit = buckets_.size() <= 1 ? kLastBucketBytes : kBucketBytes;
+      if (buckets_.empty() || buckets_.back().bytes() >= limit || !buckets_.back().takes(parameter)) {
+        buckets_.emplace_back();
+      }
       buckets_.back().add(parameter);
       bucket_of_[i] = buckets_.size() - 1;
     }
     for (Bucket& bucket : buckets_) bucket.allocate();
   }
 
-  /// From here on a bucket is sent as soon as it and those before it are full.
+  /// From here on a bucket is sent as soon as it and those after it are full.
   void begin() {
-    for (Bucket& bucket : buckets_) bucket.missing = bucket.parameters.size();
-    sent_ = 0;
+    for (Bucket& bucket : buckets_) bucket.begin();
+    unsent_ = buckets_.size();
     sends_ = true;
   }
 
   /// The gradient of a parameter is complete.
   void ready(std::size_t parameter) {
     if (!sends_) return;
-    --buckets_[bucket_of_[parameter]].missing;
-    while (sent_ < buckets_.size() && buckets_[sent_].missing == 0) send_next();
+    buckets_[bucket_of_[parameter]].count();
+    while (unsent_ > 0 && buckets_[unsent_ - 1].is_full()) send_next(parameters_[parameter].second);
   }
 
   /// Sends what is left and puts all sums into the current stream's order.
   void finish() {
-    while (sent_ < buckets_.size()) send_next();
     sends_ = false;
-    for (Bucket& bucket : buckets_) std::exchange(bucket.work, {})->wait();
+    try {
+      while (unsent_ > 0) send_next({});
+    } catch (const std::exception& error) {
+      if (!is_out_of_memory(error)) throw;
+      // Not an update that all skip: the others wait for this process's gradients.
+      throw Error("data parallel: no memory for gradients that others wait for");
+    }
+    for (Bucket& bucket : buckets_) bucket.receive();
   }
 
   void abandon() { sends_ = false; }
 
  private:
-  void send_next() {
+  void send_next(const at::Tensor& latest) {
     const at::NoGradGuard no_grad;
-    Bucket& bucket = buckets_[sent_++];
-    bucket.fill();
-    std::vector<at::Tensor> tensors = {bucket.sums};
-    bucket.work = group_->allreduce(tensors);
+    buckets_[unsent_ - 1].send(*group_, latest);
+    --unsent_;
   }
 
+  NamedTensors parameters_;
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;  // by parameter
-  std::size_t sent_ = 0;
+  std::size_t unsent_ = 0;
   bool sends_ = false;
 };
 
