@@ -11,6 +11,7 @@
 #include "src/attention/cuda/mma/kernels.h"
 #include "src/attention/cuda/mma/mma.h"
 #include "src/attention/cuda/sm80/short.h"
+#include "src/attention/cuda/sm90/wgmma.h"
 
 namespace strobe::cuda {
 namespace {
@@ -45,6 +46,10 @@ constexpr Row general(Algorithm algorithm, Path lowest, Path highest, const Kern
 const Row kRows[] = {
     {"short", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(),
      short_why_not<AttentionFwdParams>, short_why_not<AttentionBwdParams>},
+#ifdef STROBE_CUDA_SM90
+    {"general", Algorithm::kImpFlashAttn, Path::kSm90, Path::kSm90, sm90::wgmma_kernels(), sm90::wgmma_why_not,
+     sm90::wgmma_why_not},
+#endif
     general<Sm80>(Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, imp_flash_kernels<Sm80>()),
     general<Sm80>(Algorithm::kFlashAttn, Path::kSm80, Path::kSm90, flash_kernels<Sm80>()),
 #ifdef STROBE_CUDA_SM75

@@ -218,6 +218,16 @@ void cp_async_wait(int pending) {
   for (std::size_t& end : group_ends) end -= landing;
 }
 
+bool named_barrier_any(int id, int threads, bool condition) {
+  static std::array<bool, 16> any;
+  emulator::block_barrier(id, threads);
+  any.at(id) = false;
+  emulator::block_barrier(id, threads);
+  if (condition) any.at(id) = true;
+  emulator::block_barrier(id, threads);
+  return any.at(id);
+}
+
 uint32_t warp_max(uint32_t x) {
   Shuffle shuffle{x, 0, 0};
   meet("redux.max", &shuffle, [](LaneArguments lanes) {

@@ -15,7 +15,7 @@ __device__ inline uint32_t shared_address(const void* pointer) {
 
 /// The block's dynamic shared memory.
 __device__ inline unsigned char* dynamic_shared_memory() {
-  extern __shared__ __align__(128) unsigned char shared[];
+  extern __shared__ __align__(1024) unsigned char shared[];
   return shared;
 }
 
@@ -46,6 +46,16 @@ __device__ inline void prefetch_l2(const void* from) { asm volatile("prefetch.gl
 /// Waits at barrier `id` of the block for `threads` threads, whole warps.
 __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// The same; whether the condition holds for any of the threads.
+__device__ inline bool named_barrier_any(int id, int threads, bool condition) {
+  int any;
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %3, 0; bar.red.or.pred p, %1, %2, p; selp.b32 %0, 1, 0, p; }"
+               : "=r"(any)
+               : "r"(id), "r"(threads), "r"(static_cast<int>(condition))
+               : "memory");
+  return any != 0;
 }
 
 /// to[0] += x, to[1] += y in global memory, in any order with other threads.
@@ -160,6 +170,9 @@ __device__ inline float* held(float* address) {
   asm volatile("" : "+l"(address));
   return address;
 }
+
+/// x, for the compiler the same in all lanes of the warp, which it is.
+__device__ inline int uniform(int x) { return __shfl_sync(0xFFFFFFFFu, x, 0); }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 /// The largest of the lanes' numbers; the compiler knows that it is the same in all of them. sm_80, whose headers alone

@@ -109,9 +109,9 @@ struct TileChunks {
   }
 };
 
-/// Starts the copy of rows [first, first + kRows) to a tile. All kThreads threads take part; each has one chunk of
-/// every kStep-th row, so that its address moves by the same distance from row to row.
-template <int kRows, int kColumns, int kThreads>
+/// Starts the copy of rows [first, first + kRows) to a tile in a Layout. All kThreads threads take part; each has one
+/// chunk of every kStep-th row, so that its address moves by the same distance from row to row.
+template <int kRows, int kColumns, int kThreads, class Layout = TileLayout<kColumns>>
 __device__ inline void copy_tile_async(uint32_t tile, const RowSource& source, int first, int thread) {
   using Chunks = TileChunks<kRows, kColumns, kThreads>;
   const int thread_row = thread / Chunks::kChunks, thread_chunk = thread % Chunks::kChunks;
@@ -119,7 +119,7 @@ __device__ inline void copy_tile_async(uint32_t tile, const RowSource& source, i
                      static_cast<int64_t>(first + thread_row) * source.row_stride + thread_chunk * kChunkElements;
   Chunks::for_each(thread, [&](int, int row, int chunk) {
     const bool valid = source.has(first + row, chunk);
-    cp_async_16(tile + TileLayout<kColumns>::offset(row, chunk), valid ? from : source.data, valid);
+    cp_async_16(tile + Layout::offset(row, chunk), valid ? from : source.data, valid);
     from += Chunks::kStep * source.row_stride;
   });
 }

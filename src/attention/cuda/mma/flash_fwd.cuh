@@ -8,14 +8,14 @@
 
 #include "src/attention/cuda/common/launch.h"
 #include "src/attention/cuda/mma/flash_scratch.h"
-#include "src/attention/cuda/mma/fwd_rows.cuh"
+#include "src/attention/cuda/mma/mma_fwd_rows.cuh"
 
 namespace strobe::cuda {
 
 template <class Arch, class T, int kHeadDim, bool kDropout>
-class FlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim), kDropout> {
+class FlashFwd : public MmaFwdRows<Arch, T, kHeadDim, Arch::flash_fwd_tile(kHeadDim), kDropout> {
   static constexpr FwdTile kTile = Arch::flash_fwd_tile(kHeadDim);
-  using Base = FwdRows<Arch, T, kHeadDim, kTile, kDropout>;
+  using Base = MmaFwdRows<Arch, T, kHeadDim, kTile, kDropout>;
   using Base::call_, Base::shared_address_, Base::batch_, Base::head_, Base::maximum_, Base::sum_, Base::out_;
   using Base::kRowTiles, Base::kWarpRows, Base::lane, Base::warp, Base::thread;
   using typename Base::Layout, typename Base::Scores;

@@ -6,24 +6,16 @@
 #include <type_traits>
 
 #include "src/attention/cuda/common/launch.h"
-#include "src/attention/cuda/mma/fwd_rows.cuh"
+#include "src/attention/cuda/mma/mma_fwd_rows.cuh"
 #include "src/attention/cuda/mma/query_tiles.cuh"
 
 namespace strobe::cuda {
 
-// The probabilities of a block of keys are computed relative to the running maximum as it was before. What it is for is
-// to keep the exponentials in range: only where a lane's sum of them is larger than this (or infinite, or NaN: the row
-// had no maximum yet) the scores are computed once more and the maximum of such rows follows. Nobody searches for
-// maxima otherwise, and O is rescaled rarely. The decision is the row's own, so no row's result depends on its
-// neighbours. fp16 holds such probabilities, too.
-inline constexpr float kLargestSum = 256.0f;
-
 template <class Arch, class T, int kHeadDim, bool kDropout>
-class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, kDropout), kDropout> {
+class ImpFlashFwd : public MmaFwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, kDropout), kDropout> {
   static constexpr FwdTile kTile = Arch::fwd_tile(kHeadDim, kDropout);
-  using Base = FwdRows<Arch, T, kHeadDim, kTile, kDropout>;
-  using Base::call_, Base::shared_address_, Base::maximum_, Base::sum_, Base::lane, Base::warp, Base::thread;
-  using Base::kRowTiles, Base::kWarpRows;
+  using Base = MmaFwdRows<Arch, T, kHeadDim, kTile, kDropout>;
+  using Base::call_, Base::shared_address_, Base::warp, Base::thread, Base::kWarpRows;
   using typename Base::Layout, typename Base::Scores, typename Base::RowValues;
 
  public:
@@ -89,44 +81,16 @@ class ImpFlashFwd : public FwdRows<Arch, T, kHeadDim, Arch::fwd_tile(kHeadDim, k
     bool follows = first;
     if (!first) {
       this->template to_probabilities<false>(scores, to_exponent, sums);
-      follows = out_of_range(sums);
+      follows = __any_sync(0xFFFFFFFFu, !this->in_range(sums));
       if (follows) this->score(scores, shared_address_, k, warp_row, key, masked);
     }
     if (follows) {
-      follow(scores, sums, to_exponent, first);
+      this->follow(scores, sums, to_exponent, first,
+                   [&](int m, int r, float factor) { this->scale_out(m, r, factor); });
       this->template to_probabilities<true>(scores, to_exponent, sums);
     }
     this->add_sums(sums);
     this->add_values(scores, v, warp_row, key, masked);
-  }
-
-  static __device__ bool is_in_range(float sum) { return sum <= kLargestSum; }
-
-  /// Asked by a whole warp.
-  static __device__ bool out_of_range(const RowValues& sums) {
-    bool in_range = true;
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) in_range = in_range && is_in_range(sums[m][0]) && is_in_range(sums[m][1]);
-    return __any_sync(0xFFFFFFFFu, !in_range);
-  }
-
-  /// The maxima of the rows whose sums are out of range, of all if this is the `first` block of keys, become those of
-  /// the scores; O and the sums follow.
-  __device__ void follow(const Scores& scores, const RowValues& sums, float to_exponent, bool first) {
-    RowValues maximum;
-    this->row_maxima(maximum, scores);
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float out = first || !is_in_range(sums[m][r]) ? 1.0f : 0.0f;
-        if (quad_max(out) == 0.0f || !(maximum[m][r] > maximum_[m][r])) continue;
-        const float factor = exp2_approx((maximum_[m][r] - maximum[m][r]) * to_exponent);
-        maximum_[m][r] = maximum[m][r];
-        sum_[m][r] *= factor;
-        this->scale_out(m, r, factor);
-      }
-    }
   }
 };
 

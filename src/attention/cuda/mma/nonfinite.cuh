@@ -43,7 +43,7 @@ __device__ inline void keep_finite(uint32_t (&b)[4]) {
 
 /// NaN in the columns of the lane's two rows of accumulators where a row of the tile that they see is not finite.
 /// seen[r]: the rows of the tile that the accumulators' row r sees.
-template <class T, int kColumns, int kTiles>
+template <class T, int kColumns, class Layout = TileLayout<kColumns>, int kTiles>
 __device__ inline void mark_seen(float (&accumulators)[kTiles][4], const unsigned char* tile, const Range (&seen)[2],
                                  int first_column, int lane) {
 #pragma unroll 1
@@ -51,7 +51,7 @@ __device__ inline void mark_seen(float (&accumulators)[kTiles][4], const unsigne
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       const uint32_t pair = *reinterpret_cast<const uint32_t*>(
-          tile + TileLayout<kColumns>::offset(k, first_column / kChunkElements + n) + lane % 4 * 4);
+          tile + Layout::offset(k, first_column / kChunkElements + n) + lane % 4 * 4);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool sees = k >= seen[r].begin && k < seen[r].end;

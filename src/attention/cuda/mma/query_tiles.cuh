@@ -18,10 +18,15 @@ class QueryTiles {
   static __device__ void run(Kernel& kernel, const Call& call, int64_t index) {
     const int tiles = num_tiles(call);
     const int tile = tiles - 1 - static_cast<int>(index % tiles);  // under a causal mask the longest first
-    const int64_t batch_head = index / tiles, batch = batch_head / call.num_heads_q;
-    kernel.set_head(batch, static_cast<int>(batch_head % call.num_heads_q));
+    const int64_t batch_head = index / tiles;
+    run(kernel, call, batch_head / call.num_heads_q, static_cast<int>(batch_head % call.num_heads_q), tile);
+  }
+
+  static __device__ void run(Kernel& kernel, const Call& call, int64_t batch, int head, int tile) {
+    kernel.set_head(batch, head);
     const int first = tile * kRows;
     if (batch == call.batch) {
+      const int tiles = num_tiles(call);
       const Sequence spare = spare_tokens(call);
       for (int row = first; row < spare.num_q; row += tiles * kRows) kernel.write_hidden(spare, row);
       return;
@@ -36,7 +41,6 @@ class QueryTiles {
     }
   }
 
- private:
   static __host__ __device__ int num_tiles(const Call& call) { return max(1, (call.seqlen_q + kRows - 1) / kRows); }
 };
 

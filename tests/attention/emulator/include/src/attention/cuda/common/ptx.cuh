@@ -25,6 +25,7 @@ inline void prefetch_l2(const void*) {}
 inline float* held(float* address) { return address; }
 inline int fresh_thread_index() { return static_cast<int>(threadIdx.x); }
 inline void named_barrier(int id, int threads) { emulator::block_barrier(id, threads); }
+bool named_barrier_any(int id, int threads, bool condition);
 inline void add_pair_to_global(float* to, float x, float y) { to[0] += x, to[1] += y; }
 
 void cp_async(uint32_t to, const void* from, int bytes, bool valid);
@@ -50,6 +51,7 @@ inline uint32_t fetch_increment_shared(uint32_t to) {
 void ldmatrix_x4(uint32_t (&r)[4], uint32_t address);
 void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address);
 
+inline int uniform(int x) { return x; }
 uint32_t warp_max(uint32_t x);
 
 /// Exact to a rounding, which the instruction is not.
