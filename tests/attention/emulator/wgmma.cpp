@@ -1,6 +1,9 @@
-// Products of a warpgroup, warp by warp: matrix descriptors and layouts of PTX ISA 9.0, "Asynchronous Warpgroup Level
-// Matrix Instructions".
+// Products of a warpgroup, warp by warp, and stores of fragments: matrix descriptors and layouts of PTX ISA 9.0,
+// "Asynchronous Warpgroup Level Matrix Instructions".
 #include "src/attention/cuda/sm90/wgmma.cuh"
+
+#include "src/attention/cuda/common/ptx.cuh"
+#include "src/attention/cuda/sm90/stores.cuh"
 
 namespace strobe::cuda {
 namespace {
@@ -54,6 +57,22 @@ void multiply(WgmmaProduct product) {
       for (int n = 0; n < all.tiles * 8; ++n) {
         float& to = of(i % 8 * 4 + n % 8 / 2).c[n / 8][i / 8 * 2 + n % 2];
         to = (all.accumulate ? to : 0.0f) + sums[n];
+      }
+    }
+  });
+}
+
+void stmatrix_x4(uint32_t address, const uint32_t (&r)[4]) {
+  struct Store {
+    uint32_t address;
+    const uint32_t* from;
+  } store{address, r};
+  emulator::meet("stmatrix", &store, [](emulator::LaneArguments lanes) {
+    const auto of = [&](int lane) -> const Store& { return *static_cast<const Store*>(lanes[lane]); };
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      for (int lane = 0; lane < emulator::kWarpSize; ++lane) {
+        unsigned char* const row = emulator::shared_at(of(matrix * 8 + lane / 4).address, 16);
+        std::memcpy(row + lane % 4 * 4, &of(lane).from[matrix], 4);
       }
     }
   });

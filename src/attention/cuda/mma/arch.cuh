@@ -11,6 +11,9 @@ namespace strobe::cuda {
 
 /// cp.async, which passes by the registers, and mma.m16n8k16.
 struct Sm80 : Sm80Config {
+  template <int kColumns, int kRows>
+  using Layout = TileLayout<kColumns>;
+
   template <int kRows, int kColumns, int kThreads>
   class TileCopy {
    public:
@@ -39,6 +42,9 @@ struct Sm80 : Sm80Config {
 /// Loads to registers, which go to shared memory when the copy is finished: while a tile is on its way, the one before
 /// it is computed with. mma.m16n8k8: two of them are one m16n8k16, whose fragments are theirs side by side.
 struct Sm75 : Sm75Config {
+  template <int kColumns, int kRows>
+  using Layout = TileLayout<kColumns>;
+
   template <int kRows, int kColumns, int kThreads>
   class TileCopy {
    public:

@@ -6,25 +6,48 @@
 #include <algorithm>
 
 #include "src/attention/cuda/common/dropout.cuh"
-#include "src/attention/cuda/common/geometry.cuh"
 #include "src/attention/cuda/mma/arch.cuh"
-#include "src/attention/cuda/mma/nonfinite.cuh"
+#include "src/attention/cuda/mma/bwd_block.cuh"
+#include "src/attention/cuda/mma/bwd_rows.cuh"
 
 namespace strobe::cuda {
 
-template <class Arch, class T, int kHeadDim, BwdKvTile kTile, bool kWithKeys, bool kWithValues, bool kDropout>
-class BwdKeys {
- protected:
-  static constexpr int kKeyTiles = kTile.key_tiles, kWarpKeys = kKeyTiles * 16, kKeys = kTile.keys();
+/// How a block's shared memory is laid out.
+template <int kHeadDim, BwdKvTile kTile, KvPass kPass>
+struct BwdKvShape {
+  static constexpr bool kWithQueries =
+      kPass == KvPass::kKeysValuesQueries || kPass == KvPass::kKeysValuesQueriesInOrder;
+  static constexpr int kKeys = kTile.keys(), kRows = kTile.rows, kThreads = kTile.threads();
   static constexpr int kGroups = kTile.warps / kTile.column_warps;  // warps with the same keys, side by side
-  static constexpr int kColumns = kHeadDim / kTile.column_warps;    // of dK and dV that a warp has
+  static constexpr int kKeyBytes = TileLayout<kHeadDim>::bytes(kKeys), kRowBytes = TileLayout<kHeadDim>::bytes(kRows);
+  static constexpr int kStatsBytes = kRows * static_cast<int>(sizeof(RowStats));
+  static constexpr int kStageBytes = 2 * kRowBytes + kStatsBytes;
+  // dS of this tile and, where dQ is wanted, of the one before; P where warps share their keys.
+  static constexpr int kScoreBytes = TileLayout<kRows>::bytes(kKeys);
+  static constexpr int kGradScoreTiles = kWithQueries                                         ? kTile.score_tiles
+                                         : kPass != KvPass::kValues && kTile.column_warps > 1 ? 1
+                                                                                              : 0;
+  static constexpr int kGradScoresBegin = 2 * kKeyBytes + 2 * kStageBytes;
+  static constexpr int kScoresBegin = kGradScoresBegin + kGradScoreTiles * kScoreBytes;
+  static constexpr int kPlacesBegin =
+      kScoresBegin + (kTile.column_warps > 1 && kPass != KvPass::kKeys ? kScoreBytes : 0);
+};
+
+template <class Arch, class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
+class BwdKeys : public BwdBlock<Arch, T, kHeadDim, BwdKvShape<kHeadDim, kTile, kPass>, RowSums<kHeadDim>, kPass> {
+ protected:
+  using Base = BwdBlock<Arch, T, kHeadDim, BwdKvShape<kHeadDim, kTile, kPass>, RowSums<kHeadDim>, kPass>;
+  using Base::call_, Base::shared_, Base::shared_address_, Base::Base;
+  using Base::k_tile, Base::v_tile, Base::lane, Base::warp, Base::kKeys, Base::kGroups, Base::kWithKeys,
+      Base::kWithValues;
+  static constexpr int kKeyTiles = kTile.key_tiles, kWarpKeys = kKeyTiles * 16;
+  static constexpr int kColumns = kHeadDim / kTile.column_warps;  // of dK and dV that a warp has
   // Rows whose scores are in registers at once; fewer where pairs are masked, which takes registers too.
   static constexpr int kMaskedStrip = 16,
                        kStrip = std::min(kTile.rows / kTile.column_warps, kDropout ? kTile.dropout_strip : 32);
   using Layout = TileLayout<kHeadDim>;
   static_assert(kTile.column_warps == 1 || kColumns / kChunkElements % Layout::kPhases == 0,
                 "the permutation of a row's chunks crosses from one warp's to another's");
-  static constexpr int kKeyBytes = Layout::bytes(kKeys);
   using KeyFragments = uint32_t[kKeyTiles][4];
   template <int kStrip>
   using Scores = float[kKeyTiles][kStrip / 8][4];  // of S^T and its kin
@@ -32,22 +55,10 @@ class BwdKeys {
   using Rounded = uint32_t[kKeyTiles][kStrip / 8][2];  // pairs of columns of the lane's two rows, an A fragment's order
   using Gradient = float[kKeyTiles][kColumns / 8][4];
 
-  __device__ BwdKeys(const BwdCall& call, unsigned char* shared)
-      : call_(call), shared_(shared), shared_address_(shared_address(shared)) {}
-
-  __device__ int thread() const { return thread_; }
-  __device__ int lane() const { return thread() % 32; }
-  __device__ int warp() const { return thread() / 32; }
   __device__ int group() const { return warp() % kGroups; }
   __device__ int part() const { return warp() / kGroups; }          // of the rows' scores and of the columns
   __device__ int first_key() const { return group() * kWarpKeys; }  // in the tile
   __device__ int first_column() const { return part() * kColumns; }
-  /// What follows from the thread's number is computed anew from here on: the registers that would keep it are rare.
-  __device__ void forget() { thread_ = fresh_thread_index(); }
-
-  // K and V stand at the beginning of shared memory; their tiles become staging for dK and dV.
-  __device__ uint32_t k_tile() const { return shared_address_; }
-  __device__ uint32_t v_tile() const { return shared_address_ + kKeyBytes; }
 
   __device__ void start() {
 #pragma unroll
@@ -130,45 +141,15 @@ class BwdKeys {
     };
   }
 
-  /// Rounds the warp's part of a gradient, through its place in a tile for stores of 16 bytes.
-  __device__ void write(const Strided& t, const Gradient& gradient, float scale, const Sequence& s, int head_k,
-                        int first, int tile_begin) const {
-    unsigned char* staging = shared_ + tile_begin + Layout::bytes(first_key());
-    const int first_chunk = first_column() / kChunkElements;
-#pragma unroll
-    for (int m = 0; m < kKeyTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kColumns / 8; ++n) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int row = m * 16 + r * 8 + accumulator_row(lane());
-          *reinterpret_cast<uint32_t*>(staging + Layout::offset(row, first_chunk + n) + lane() % 4 * 4) =
-              Element<T>::pack(gradient[m][n][2 * r] * scale, gradient[m][n][2 * r + 1] * scale);
-        }
-      }
-    }
-    __syncwarp();
-    constexpr int kChunks = kColumns / kChunkElements;
-    T* data = s.k_rows<T>(call_, t, head_k);
-    for (int e = lane(); e < kWarpKeys * kChunks; e += 32) {
-      const int row = e / kChunks, chunk = first_chunk + e % kChunks, j = first + first_key() + row;
-      if (j < s.num_k && chunk * kChunkElements < call_.head_dim) {
-        // A hidden key's is 0 times the rows, among which there may be infinities and NaN.
-        *reinterpret_cast<uint4*>(data + static_cast<int64_t>(j) * t.row_stride + chunk * kChunkElements) =
-            j < s.end_k ? *reinterpret_cast<const uint4*>(staging + Layout::offset(row, chunk)) : uint4{0, 0, 0, 0};
-      }
-    }
+  /// Rounds the warp's part of a gradient.
+  __device__ void write(const Strided& t, const Gradient& gradient, float scale, int tile_begin) const {
+    Base::write(t, gradient, scale, tile_begin, first_key(), first_column());
   }
 
-  const BwdCall& call_;
-  unsigned char* shared_;
-  uint32_t shared_address_;
   Gradient grad_k_, grad_v_;
 
  private:
   static constexpr float kHidden = -1.0f;  // no probability
-
-  int thread_ = static_cast<int>(threadIdx.x);
 
   /// The rows that see a key, also where it is none.
   __device__ Range rows_of(const Sequence& s, int j) const {

@@ -5,122 +5,51 @@
 // queries later, so that one barrier a tile orders everything and its products are independent of those around it.
 #pragma once
 
-#include "src/attention/cuda/common/launch.h"
 #include "src/attention/cuda/mma/bwd_keys.cuh"
 
 namespace strobe::cuda {
 
-/// Which gradients a pass over the keys produces.
-enum class KvPass {
-  kKeysValues,
-  kKeysValuesQueries,         // dQ too, its parts added to fp32 sums in memory, in any order
-  kKeysValuesQueriesInOrder,  // dQ too, by one block a head, tile by tile of the keys: always the same thread adds to
-                              // an element, and what a thread adds to an address keeps its order
-  kKeys,
-  kValues,
-};
-
 template <class Arch, class T, int kHeadDim, BwdKvTile kTile, KvPass kPass, bool kDropout>
-class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass != KvPass::kKeys, kDropout> {
-  static constexpr bool kWithKeys = kPass != KvPass::kValues, kWithValues = kPass != KvPass::kKeys;
-  using Base = BwdKeys<Arch, T, kHeadDim, kTile, kWithKeys, kWithValues, kDropout>;
-  using Base::call_, Base::shared_, Base::shared_address_, Base::grad_k_, Base::grad_v_;
+class BwdKv : public BwdKeys<Arch, T, kHeadDim, kTile, kPass, kDropout> {
+  using Base = BwdKeys<Arch, T, kHeadDim, kTile, kPass, kDropout>;
+  using Shape = BwdKvShape<kHeadDim, kTile, kPass>;
+  using Base::call_, Base::shared_, Base::shared_address_, Base::grad_k_, Base::grad_v_, Base::places;
   using Base::k_tile, Base::v_tile, Base::lane, Base::warp, Base::thread, Base::group, Base::part, Base::first_key;
-  using Base::kKeyTiles, Base::kWarpKeys, Base::kKeys, Base::kStrip, Base::kMaskedStrip, Base::kKeyBytes, Base::kGroups;
-  using typename Base::KeyFragments, typename Base::Layout;
+  using Base::keys_finite, Base::next, Base::write;
+  using Base::kKeyTiles, Base::kWarpKeys, Base::kKeys, Base::kRows, Base::kStrip, Base::kMaskedStrip, Base::kKeyBytes,
+      Base::kGroups, Base::kWithKeys, Base::kWithValues;
+  using typename Base::KeyFragments, typename Base::Layout, typename Base::Places, typename Base::Queries,
+      typename Base::QueryCopies, typename Base::Sees;
   template <int kRows>
   using Rounded = typename Base::template Rounded<kRows>;
-  static constexpr int kRows = kTile.rows, kParts = kTile.column_warps, kPartRows = kRows / kParts;
+  static constexpr int kParts = kTile.column_warps, kPartRows = kRows / kParts;
   using ScoreLayout = TileLayout<kRows>;  // of dS^T and P^T
+  static constexpr int kGradScoreTiles = Shape::kGradScoreTiles, kScoresBegin = Shape::kScoresBegin;
+  static constexpr bool kWithQueries = Shape::kWithQueries;
   // Two strips as one piece of code, whose instructions mix. With dropout it would spill.
   static constexpr bool kSideBySide = kParts == 1 && kPartRows == 2 * kStrip && !kDropout;
 
  public:
-  static constexpr int kThreads = kTile.threads();
+  using Base::kThreads;
   static constexpr bool kInOrder = kPass == KvPass::kKeysValuesQueriesInOrder;
-  static constexpr bool kWithQueries = kPass == KvPass::kKeysValuesQueries || kInOrder;
-  static constexpr int kRowBytes = Layout::bytes(kRows);
-  static constexpr int kStatsBytes = kRows * static_cast<int>(sizeof(RowStats));
-  static constexpr int kStageBytes = 2 * kRowBytes + kStatsBytes;
-  // dS of this tile and, where dQ is wanted, of the one before; P where warps share their keys.
-  static constexpr int kScoreBytes = ScoreLayout::bytes(kKeys);
-  static constexpr int kGradScoreTiles = kWithQueries ? kTile.score_tiles : kWithKeys && kParts > 1 ? 1 : 0;
-  static constexpr int kGradScoresBegin = 2 * kKeyBytes + 2 * kStageBytes;
-  static constexpr int kScoresBegin = kGradScoresBegin + kGradScoreTiles * kScoreBytes;
-  static constexpr int kPlacesBegin = kScoresBegin + (kParts > 1 && kWithValues ? kScoreBytes : 0);
-
- private:
-  /// A tile of queries.
-  struct Queries {
-    int head, row;
-  };
-  /// What the loop over the queries asks again and again, in shared memory, since registers are few.
-  struct Places {
-    struct GroupRows {
-      Range some, all;   // the rows that see any, every key of a group of warps
-      bool keys_finite;  // only set where it matters
-    };
-    Sequence sequence;
-    int head_k, first;         // the tile of keys
-    int first_head, end_head;  // of the queries
-    Range rows;                // that see the tile of keys, from the start of a tile of queries on
-    Queries tiles[2];          // of the stages
-    // Row 0 of the first of the heads, and the distance to the next in what is shaped like the LSE.
-    const T *q, *grad_out;
-    const RowStats* stats;
-    float* grad_q;
-    int64_t rows_per_head;
-    float dropout_scale;
-    GroupRows groups[kGroups];
-  };
-
- public:
-  static constexpr int kSharedBytes = kPlacesBegin + static_cast<int>(sizeof(Places));
 
   __device__ BwdKv(const BwdCall& call, const BwdScratch& scratch, unsigned char* shared)
-      : Base(call, shared), scratch_(scratch) {}
+      : Base(call, scratch, shared) {}
 
-  /// One block a tile.
-  static int64_t num_blocks(const BwdCall& call) { return int64_t{num_tiles(call)} * num_heads(call); }
   __device__ void run(int64_t index) {
-    const int tiles = num_tiles(call_);
-    const int first = static_cast<int>(index % tiles) * kKeys;  // under a causal mask the longest first
-    const int64_t head = index / tiles;
-    const Sequence s = sequence_of(head);
-    const int head_k = static_cast<int>(head % call_.num_heads_k);
-    if (s.index < call_.batch) {
-      if (first < s.num_k) run_tile(s, head_k, first);
-      return;
-    }
-    for (int key = first; key < s.num_k; key += tiles * kKeys) write_zeros(s, head_k, key);
+    this->run_block(index, [&] { compute(); });
   }
-
   /// One block a head: its tiles in their order.
-  static int64_t num_heads(const BwdCall& call) { return call.num_heads_k * (call.batch + (call.varlen() ? 1 : 0)); }
   __device__ void run_head(int64_t head) {
-    const Sequence s = sequence_of(head);
+    const Sequence s = this->sequence_of(head);
     for (int first = 0; first < s.num_k; first += kKeys) {
       if (first > 0) __syncthreads();  // the staging becomes tiles of K and V
-      run_tile(s, static_cast<int>(head % call_.num_heads_k), first);
+      this->run_tile(s, static_cast<int>(head % call_.num_heads_k), first, [&] { compute(); });
     }
   }
 
  private:
-  /// Of a head of all sequences; behind the last of them are the spare tokens.
-  __device__ Sequence sequence_of(int64_t head) const {
-    const int64_t batch = head / call_.num_heads_k;
-    return batch == call_.batch ? spare_tokens(call_) : sequence(call_, batch);
-  }
-
-  __device__ void run_tile(const Sequence& s, int head_k, int first) {
-    const Range rows = Visibility(call_, s).rows_of_keys(first, first + kKeys);
-    if (rows.empty()) {
-      write_zeros(s, head_k, first);
-      return;
-    }
-    // From the start of a tile on: what the keys do not see there is hidden like any other pair.
-    set_places(s, head_k, first, {rows.begin / kRows * kRows, rows.end});
-    load_keys(s, head_k, first);
+  __device__ void compute() {
     __syncthreads();
     accumulate();
     __syncthreads();  // the tiles of K and V become staging
@@ -128,100 +57,16 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     if constexpr (kWithValues) write(call_.grad_v, grad_v_, places().dropout_scale, kKeyBytes);
   }
 
-  template <class Gradient>
-  __device__ void write(const Strided& to, const Gradient& gradient, float scale, int tile_begin) const {
-    Base::write(to, gradient, scale, places().sequence, places().head_k, places().first, tile_begin);
-  }
-
-  static __host__ __device__ int num_tiles(const BwdCall& call) { return max(1, (call.seqlen_k + kKeys - 1) / kKeys); }
-
-  __device__ uint32_t q_tile(int stage) const { return shared_address_ + 2 * kKeyBytes + stage * kStageBytes; }
-  __device__ uint32_t grad_out_tile(int stage) const { return q_tile(stage) + kRowBytes; }
-  __device__ uint32_t stats_tile(int stage) const { return q_tile(stage) + 2 * kRowBytes; }
+  __device__ uint32_t q_tile(int stage) const { return shared_address_ + 2 * kKeyBytes + stage * Shape::kStageBytes; }
+  __device__ uint32_t grad_out_tile(int stage) const { return q_tile(stage) + Shape::kRowBytes; }
+  __device__ uint32_t stats_tile(int stage) const { return q_tile(stage) + 2 * Shape::kRowBytes; }
   /// Of dS of the tile of queries whose stage this is.
   __device__ int grad_scores_begin(int stage) const {
-    return kGradScoresBegin + (kGradScoreTiles > 1 ? stage * kScoreBytes : 0);
+    return Shape::kGradScoresBegin + (kGradScoreTiles > 1 ? stage * Shape::kScoreBytes : 0);
   }
-  __device__ Places& places() const { return *reinterpret_cast<Places*>(shared_ + kPlacesBegin); }
-
-  __device__ void write_zeros(const Sequence& s, int head_k, int first) const {
-    const int rows = min(kKeys, s.num_k - first), chunks = call_.head_dim / kChunkElements;
-    const auto fill = [&](const Strided& t) {
-      T* data = s.k_rows<T>(call_, t, head_k);
-      for (int e = thread(); e < rows * chunks; e += kThreads) {
-        T* row = data + static_cast<int64_t>(first + e / chunks) * t.row_stride;
-        *reinterpret_cast<uint4*>(row + e % chunks * kChunkElements) = uint4{0, 0, 0, 0};
-      }
-    };
-    if constexpr (kWithKeys) fill(call_.grad_k);
-    if constexpr (kWithValues) fill(call_.grad_v);
-  }
-
-  /// Of a stage.
-  struct QueryCopies {
-    typename Arch::template TileCopy<kRows, kHeadDim, kThreads> q, grad_out;
-    typename Arch::WordCopy stats;
-
-    __device__ void finish(int thread) {
-      q.finish(thread);
-      grad_out.finish(thread);
-      stats.finish();
-    }
-  };
 
   __device__ void load_queries(QueryCopies& copies, const Queries& tile, int stage) const {
-    const Places& of = places();
-    const int head = tile.head - of.first_head;
-    const RowSource q{of.q + head * call_.q.head_stride, call_.q.row_stride, of.rows.begin, of.rows.end,
-                      call_.head_dim};
-    const RowSource grad_out{of.grad_out + head * call_.grad_out.head_stride, call_.grad_out.row_stride, of.rows.begin,
-                             of.rows.end, call_.head_dim};
-    const RowStats* stats = of.stats + head * of.rows_per_head;
-    const int i = tile.row + thread();
-    const bool valid = i >= of.rows.begin && i < of.rows.end;
-    copies.q.start(q_tile(stage), q, tile.row, thread());
-    copies.grad_out.start(grad_out_tile(stage), grad_out, tile.row, thread());
-    if (thread() < kRows) {
-      const auto to = static_cast<uint32_t>(stats_tile(stage) + thread() * sizeof(RowStats));
-      copies.stats.start(to, stats + (valid ? i : 0), valid);
-    }
-  }
-
-  __device__ void load_keys(const Sequence& s, int head_k, int first) const {
-    const Range keys = Visibility(call_, s).keys_of_rows(0, s.end_q);
-    const RowSource k{s.k_rows<T>(call_, call_.k, head_k), call_.k.row_stride, keys.begin, keys.end, call_.head_dim};
-    const RowSource v{s.k_rows<T>(call_, call_.v, head_k), call_.v.row_stride, keys.begin, keys.end, call_.head_dim};
-    typename Arch::template TileCopy<kKeys, kHeadDim, kThreads> copy;
-    copy.start(k_tile(), k, first, thread());
-    copy.finish(thread());
-    if constexpr (kWithKeys) {
-      copy.start(v_tile(), v, first, thread());
-      copy.finish(thread());
-    }
-  }
-
-  __device__ void set_places(const Sequence& s, int head_k, int first, const Range& rows) const {
-    const Visibility visibility(call_, s);
-    if (thread() == 0) {
-      places().sequence = s;
-      places().head_k = head_k;
-      places().first = first;
-      places().first_head = head_k * call_.group();
-      places().end_head = places().first_head + call_.group();
-      places().rows = rows;
-      places().tiles[0] = {places().first_head, rows.begin};
-      places().q = s.q_rows<T>(call_, call_.q, places().first_head);
-      places().grad_out = s.q_rows<T>(call_, call_.grad_out, places().first_head);
-      places().stats = scratch_.stats + s.lse_offset(call_, places().first_head);
-      places().grad_q = scratch_.grad_q + s.lse_offset(call_, places().first_head) * kHeadDim;
-      places().dropout_scale = kDropout ? dropout_scale(call_.dropout_threshold) : 1.0f;
-      places().rows_per_head = call_.varlen() ? call_.total_q : call_.seqlen_q;
-    }
-    if (thread() < kGroups) {
-      const int key = first + thread() * kWarpKeys;
-      const Range some = visibility.rows_of_keys(key, key + kWarpKeys);
-      places().groups[thread()] = {some, some.empty() ? some : visibility.rows_of_all_keys(key, key + kWarpKeys), true};
-    }
+    Base::load_queries(copies, tile, q_tile(stage), grad_out_tile(stage), stats_tile(stage));
   }
 
   __device__ void accumulate() {
@@ -229,7 +74,7 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     load_queries(copies, places().tiles[0], 0);
     Arch::commit();
     this->start();
-    if (limited(call_) || places().rows.end % kRows != 0) check_keys();
+    if (this->keys_matter()) check_keys();
     bool odd = false;  // a predicate, while an int would take a register
     while (true) {
       copies.finish(thread());
@@ -260,28 +105,13 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     }
   }
 
-  /// Infinities and NaN in keys matter where a query does not see them: their products with zeros are NaN. Where there
-  /// are none, the rows behind the last, which are zeros, may pass as rows that see them.
   __device__ void check_keys() {
     Arch::wait();
     __syncthreads();
     const bool finite = all_finite<T, kWarpKeys, kHeadDim>(shared_ + Layout::bytes(first_key()), lane());
-    if (part() > 0 || lane() > 0) return;
-    typename Places::GroupRows& group = places().groups[this->group()];
-    group.keys_finite = finite;
-    if (finite && group.all.end == places().sequence.end_q) group.all.end = kLongestSequence;
-  }
-  __device__ bool keys_finite() const {
-    bool finite = true;
-    for (int i = 0; i < kGroups; ++i) finite = finite && places().groups[i].keys_finite;
-    return finite;
+    if (part() == 0 && lane() == 0) this->set_keys_finite(group(), finite);
   }
 
-  // The tiles of queries in their order: those of the group's heads, one after the other.
-  __device__ Queries next(const Queries& tile) const {
-    const Range rows = places().rows;
-    return tile.row + kRows < rows.end ? Queries{tile.head, tile.row + kRows} : Queries{tile.head + 1, rows.begin};
-  }
   __device__ bool has_previous(const Queries& tile) const {
     return tile.row > places().rows.begin || tile.head > places().first_head;
   }
@@ -291,13 +121,7 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     return {tile.head - 1, rows.begin + (rows.end - rows.begin - 1) / kRows * kRows};
   }
 
-  /// Whether `count` rows see none of the warp's keys, all of them, or some.
-  enum class Sees { kNone, kSome, kAll };
-  __device__ Sees sees(int row, int count) const {
-    const typename Places::GroupRows& rows = places().groups[group()];
-    if (row >= rows.some.end || row + count <= rows.some.begin) return Sees::kNone;
-    return row >= rows.all.begin && row + count <= rows.all.end ? Sees::kAll : Sees::kSome;
-  }
+  __device__ Sees sees(int row, int count) const { return Base::sees(group(), row, count); }
 
   /// What a tile of queries adds to the warp's dK and dV; its dS goes to shared memory.
   __device__ void add_tile(int stage) {
@@ -455,7 +279,7 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
     }
     const Places& of = places();
     const int i = tile.row + first_row + accumulator_row(lane());
-    float* const grad_q = held(of.grad_q + ((tile.head - of.first_head) * of.rows_per_head + i) * kHeadDim +
+    float* const grad_q = held(of.grad_q + (tile.head - of.first_head) * of.sums_per_head + int64_t{i} * kHeadDim +
                                first_tile * 16 + accumulator_column(lane()));
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
@@ -479,8 +303,6 @@ class BwdKv : BwdKeys<Arch, T, kHeadDim, kTile, kPass != KvPass::kValues, kPass 
       }
     }
   }
-
-  const BwdScratch& scratch_;
 };
 
 template <class Kernel>

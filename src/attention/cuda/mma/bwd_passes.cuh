@@ -16,9 +16,9 @@ class BwdPasses {
   const BwdScratch& scratch() const { return scratch_; }
 
   /// Before the others.
-  void stats() const { rows(bwd_stats_kernel<Arch, T, kHeadDim>); }
+  void stats() const { rows(bwd_stats_kernel<T, kHeadDim, RowSums<kHeadDim>>); }
   /// After a pass that has added to the sums of dQ.
-  void round_grad_q() const { rows(bwd_grad_q_kernel<Arch, T, kHeadDim>); }
+  void round_grad_q() const { rows(bwd_grad_q_kernel<T, RowSums<kHeadDim>>); }
 
   /// With the tile for as much shared memory as there is.
   template <KvPass kPass, bool kDropout, std::size_t kLevel = Arch::kSharedMemoryLevels.size() - 1>

@@ -33,8 +33,26 @@ struct RowPlace {
   }
 };
 
+/// The sums of dQ like the rows of the LSE.
+template <int kHeadDim>
+struct RowSums {
+  static __device__ int64_t begin(const Call& c, const Sequence& s, int head) {
+    return s.lse_offset(c, head) * kHeadDim;
+  }
+  static __device__ int64_t per_head(const Call& c) { return (c.varlen() ? c.total_q : c.seqlen_q) * kHeadDim; }
+  /// Rows that have sums, of a head with `rows`.
+  static __device__ int held_rows(int rows) { return rows; }
+
+  /// Columns `column` to `column` + 7 of row i.
+  static __device__ void load(float (&x)[8], const float* sums, int i, int column) {
+    const auto* from = reinterpret_cast<const float4*>(sums + int64_t{i} * kHeadDim + column);
+    const float4 a = from[0], b = from[1];
+    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+  }
+};
+
 /// RowStats of every row, and zeros in the sums of dQ where there are some.
-template <class Arch, class T, int kHeadDim>
+template <class T, int kHeadDim, class Sums>
 __global__ __launch_bounds__(kRowThreads) void bwd_stats_kernel(const __grid_constant__ BwdCall call,
                                                                 const __grid_constant__ BwdScratch scratch) {
   const auto [s, head, first, step] = RowPlace::of_thread(call);
@@ -43,7 +61,8 @@ __global__ __launch_bounds__(kRowThreads) void bwd_stats_kernel(const __grid_con
   const T* grad_out = s.q_rows<T>(call, call.grad_out, head);
   const int64_t lse_begin = s.lse_offset(call, head);
   // All lanes of a warp go through the loop together: they shuffle.
-  for (int i = first; i - static_cast<int>(threadIdx.x) / kLanesPerRow < s.num_q; i += step) {
+  const int held = scratch.grad_q != nullptr && s.end_q > 0 ? Sums::held_rows(s.num_q) : 0, rows = max(s.num_q, held);
+  for (int i = first; i - static_cast<int>(threadIdx.x) / kLanesPerRow < rows; i += step) {
     const float lse = i < s.end_q ? call.softmax_lse[lse_begin + i] : -INFINITY;
     const bool sees = lse != -INFINITY;
     float delta = 0.0f;
@@ -62,37 +81,36 @@ __global__ __launch_bounds__(kRowThreads) void bwd_stats_kernel(const __grid_con
     for (int distance = kLanesPerRow / 2; distance > 0; distance /= 2) {
       delta += __shfl_xor_sync(0xFFFFFFFFu, delta, distance);
     }
-    if (i >= s.num_q) continue;
-    if (lane == 0) {
+    if (lane == 0 && i < s.num_q) {
       const float grad_lse = sees && call.grad_softmax_lse != nullptr ? call.grad_softmax_lse[lse_begin + i] : 0.0f;
       scratch.stats[lse_begin + i] = {sees ? -lse * kLog2E : 0.0f, delta - grad_lse};
     }
-    if (scratch.grad_q == nullptr) continue;
-    float* sums = scratch.grad_q + (lse_begin + i) * kHeadDim;
+    if (i >= held) continue;
+    float* sums = scratch.grad_q + Sums::begin(call, s, head) + int64_t{i} * kHeadDim;
     for (int column = lane * 4; column < kHeadDim; column += kLanesPerRow * 4) {
       *reinterpret_cast<float4*>(sums + column) = float4{0, 0, 0, 0};
     }
   }
 }
 
-/// dQ = softmax_scale * its sums, rounded; zeros in rows that do not count.
-template <class Arch, class T, int kHeadDim>
+/// dQ = softmax_scale * its sums, rounded; zeros in rows that do not count. Sums: where they stand.
+template <class T, class Sums>
 __global__ __launch_bounds__(kRowThreads) void bwd_grad_q_kernel(const __grid_constant__ BwdCall call,
                                                                  const __grid_constant__ BwdScratch scratch) {
   const auto [s, head, first, step] = RowPlace::of_thread(call);
   const int lane = static_cast<int>(threadIdx.x) % kLanesPerRow;
   T* grad_q = s.q_rows<T>(call, call.grad_q, head);
+  const float* sums = scratch.grad_q + Sums::begin(call, s, head);
   for (int i = first; i < s.num_q; i += step) {
-    const float* sums = scratch.grad_q + (s.lse_offset(call, head) + i) * kHeadDim;
     for (int chunk = lane; chunk * kChunkElements < call.head_dim; chunk += kLanesPerRow) {
       const int column = chunk * kChunkElements;
       uint4 result{0, 0, 0, 0};
       if (i < s.end_q) {
-        const float4 a = *reinterpret_cast<const float4*>(sums + column);
-        const float4 b = *reinterpret_cast<const float4*>(sums + column + 4);
+        float x[kChunkElements];
+        Sums::load(x, sums, i, column);
         const float scale = call.softmax_scale;
-        result = {Element<T>::pack(a.x * scale, a.y * scale), Element<T>::pack(a.z * scale, a.w * scale),
-                  Element<T>::pack(b.x * scale, b.y * scale), Element<T>::pack(b.z * scale, b.w * scale)};
+        result = {Element<T>::pack(x[0] * scale, x[1] * scale), Element<T>::pack(x[2] * scale, x[3] * scale),
+                  Element<T>::pack(x[4] * scale, x[5] * scale), Element<T>::pack(x[6] * scale, x[7] * scale)};
       }
       *reinterpret_cast<uint4*>(grad_q + i * call.grad_q.row_stride + column) = result;
     }

@@ -9,6 +9,8 @@ namespace strobe::cuda {
 inline void wgmma_fence_shared() {}
 inline void wgmma_fence() {}
 inline void wgmma_commit() {}
+template <class Registers>
+void wgmma_hold(Registers&) {}
 template <int kPending, class... Registers>
 void wgmma_wait(Registers&...) {}
 template <int kRegisters>
