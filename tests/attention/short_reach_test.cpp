@@ -1,9 +1,11 @@
 // The reach of the short family on CUDA is the table in its configuration.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 
 #include "src/attention/cuda/sm80/short_config.h"
+#include "src/attention/cuda/sm90/short_bwd_config.h"
 
 namespace strobe::cuda::sm80 {
 namespace {
@@ -55,6 +57,23 @@ TEST(ShortReach, PlansFit) {
           const ResidentBwdPlan plan = resident_bwd_plan(row.shared_memory, nq, nk, columns);
           ASSERT_LE(resident_bwd_bytes(nq, nk, columns, plan), row.shared_memory) << nq << ' ' << nk << ' ' << columns;
         }
+      }
+    }
+  }
+}
+
+/// The streamed backward of sm_90, where it is used.
+TEST(ShortReach, StreamPlansFit) {
+  constexpr int kSharedMemory = 227 * kKilobyte;
+  for (const int columns : kColumns) {
+    for (int nq = 1; nq <= 700; nq += 7) {
+      for (int nk = 1; nk <= 300; ++nk) {
+        const bool expected = (columns == 64 || columns == 80) && nq > 128 && nq <= 640 && nk > 128 && nk <= 257;
+        ASSERT_EQ(sm90::stream_reaches(kSharedMemory, nq, nk, columns), expected) << nq << ' ' << nk << ' ' << columns;
+        if (!expected) continue;
+        const sm90::StreamPlan plan = sm90::stream_plan(kSharedMemory, nq, nk, columns);
+        ASSERT_LE(plan.bytes, kSharedMemory) << nq << ' ' << nk << ' ' << columns;
+        ASSERT_LE(std::max(plan.q_slots, plan.ds_slots), sm90::kMostSlots) << nq << ' ' << nk << ' ' << columns;
       }
     }
   }

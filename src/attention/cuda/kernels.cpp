@@ -11,6 +11,7 @@
 #include "src/attention/cuda/mma/kernels.h"
 #include "src/attention/cuda/mma/mma.h"
 #include "src/attention/cuda/sm80/short.h"
+#include "src/attention/cuda/sm90/short_bwd.h"
 #include "src/attention/cuda/sm90/wgmma.h"
 
 namespace strobe::cuda {
@@ -44,6 +45,10 @@ constexpr Row general(Algorithm algorithm, Path lowest, Path highest, const Kern
 }
 
 const Row kRows[] = {
+#ifdef STROBE_CUDA_SM90
+    {"short", Algorithm::kImpFlashAttn, Path::kSm90, Path::kSm90, sm90::short_bwd_kernels(), sm90::short_bwd_why_not,
+     sm90::short_bwd_why_not},
+#endif
     {"short", Algorithm::kImpFlashAttn, Path::kSm80, Path::kSm90, sm80::short_kernels(),
      short_why_not<AttentionFwdParams>, short_why_not<AttentionBwdParams>},
 #ifdef STROBE_CUDA_SM90

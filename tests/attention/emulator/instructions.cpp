@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "src/attention/cuda/common/ptx.cuh"
+#include "src/attention/cuda/sm90/boxes.cuh"
 #include "src/attention/element.h"
 
 namespace {
@@ -238,26 +238,45 @@ uint32_t warp_max(uint32_t x) {
   return shuffle.result;
 }
 
-/// In the 8 bytes: how many arrive in a phase, how many of the current one have, and its number.
+/// In the 8 bytes: how many arrive in a phase, how many of the current one have, 16-byte pieces that it expects and
+/// that have not come, and its number.
 namespace {
 struct MBarrier {
-  uint16_t arrivals, arrived;
+  uint8_t arrivals, arrived;
+  int16_t expected;
   uint32_t phase;
 };
+constexpr int kPiece = 16;
 MBarrier& mbarrier_at(uint32_t address) { return *reinterpret_cast<MBarrier*>(emulator::shared_at(address, 8)); }
+
+void end_phase(MBarrier& at) {
+  if (at.arrived < at.arrivals || at.expected != 0) return;
+  at.arrived = 0;
+  ++at.phase;
+}
 
 struct Wait {
   uint32_t address, value;
 };
 }  // namespace
 
-void mbarrier_init(uint32_t barrier, int arrivals) { mbarrier_at(barrier) = {static_cast<uint16_t>(arrivals), 0, 0}; }
+void mbarrier_init(uint32_t barrier, int arrivals) { mbarrier_at(barrier) = {static_cast<uint8_t>(arrivals), 0, 0, 0}; }
 
 void mbarrier_arrive(uint32_t barrier) {
   MBarrier& at = mbarrier_at(barrier);
-  if (++at.arrived < at.arrivals) return;
-  at.arrived = 0;
-  ++at.phase;
+  ++at.arrived;
+  end_phase(at);
+}
+
+void mbarrier_arrive_and_expect(uint32_t barrier, int bytes) {
+  mbarrier_at(barrier).expected += static_cast<int16_t>(bytes / kPiece);
+  mbarrier_arrive(barrier);
+}
+
+void mbarrier_count(uint32_t barrier, int bytes) {
+  MBarrier& at = mbarrier_at(barrier);
+  at.expected -= static_cast<int16_t>(bytes / kPiece);
+  end_phase(at);
 }
 
 void mbarrier_arrive_after_copies(uint32_t barrier) {
