@@ -125,19 +125,22 @@ TEST(Numerics, VisibleNanAndInfReachTheResults) {
   for (const DType dtype : kDTypes) {
     if (kEmulated && dtype != DType::kFloat16) continue;
     for (const bool causal : {false, true}) {
-      for (const Injection& injection : injections) {
-        if (kEmulated && causal == (injection.value < 0)) continue;
-        AttentionCase c = small_case(dtype);
-        c.causal = causal;
-        c.key_lengths = {77, 90};  // hidden keys beside visible ones in a tile of 16
-        const Problem problem(c);
-        input_of(problem, injection.input).set(0, 33, 0, 5, injection.value);
-        const Expectation expectation = expect(problem);
-        std::ostringstream label;
-        label << injection.value << " in " << injection.input << ": " << c;
-        for_each_kernel(problem.shape(), [&](const KernelSetting& kernel) {
-          check(problem.run(kernel), expectation, kernel.label + ' ' + label.str(), NonFinite::kAnyKind);
-        });
+      for (const int64_t num_heads_k : {1, 2}) {  // kernels for short sequences are not for grouped heads
+        for (const Injection& injection : injections) {
+          if (kEmulated && (causal == (injection.value < 0) || num_heads_k == 1)) continue;
+          AttentionCase c = small_case(dtype);
+          c.causal = causal;
+          c.num_heads_k = num_heads_k;
+          c.key_lengths = {77, 90};  // hidden keys beside visible ones in a tile of 16
+          const Problem problem(c);
+          input_of(problem, injection.input).set(0, 33, 0, 5, injection.value);
+          const Expectation expectation = expect(problem);
+          std::ostringstream label;
+          label << injection.value << " in " << injection.input << ": " << c;
+          for_each_kernel(problem.shape(), [&](const KernelSetting& kernel) {
+            check(problem.run(kernel), expectation, kernel.label + ' ' + label.str(), NonFinite::kAnyKind);
+          });
+        }
       }
     }
   }

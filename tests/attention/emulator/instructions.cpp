@@ -293,6 +293,10 @@ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
   });
 }
 
+bool mbarrier_has_ended(uint32_t barrier, uint32_t parity) {
+  return __any_sync(0xFFFFFFFFu, mbarrier_at(barrier).phase % 2 != parity) != 0;
+}
+
 void wait_for_shared(uint32_t from, uint32_t value) {
   Wait wait{from, value};
   meet("ld.acquire", &wait, [](LaneArguments lanes) {

@@ -31,7 +31,15 @@ __device__ inline void multiply_add_seen(float (&c)[4], const uint32_t (&a)[4], 
   }
 }
 
-/// left, right += a b for a b of two n8 tiles. kCheck says that there can be rows of b that some m do not see,
+/// left, right += a b for a b of two n8 tiles.
+template <class T>
+__device__ inline void multiply_add(float (&left)[4], float (&right)[4], const uint32_t (&a)[4],
+                                    const uint32_t (&b)[4]) {
+  Element<T>::mma_m16n8k16(left, a, b[0], b[1]);
+  Element<T>::mma_m16n8k16(right, a, b[2], b[3]);
+}
+
+/// The same for rows of b that not all see. kCheck says that there can be rows of b that some m do not see,
 /// `partial` that this b has them, sees(m, k) which they are.
 template <class T, bool kCheck, class Sees>
 __device__ inline void multiply_add(float (&left)[4], float (&right)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],
@@ -43,8 +51,7 @@ __device__ inline void multiply_add(float (&left)[4], float (&right)[4], const u
       return;
     }
   }
-  Element<T>::mma_m16n8k16(left, a, b[0], b[1]);
-  Element<T>::mma_m16n8k16(right, a, b[2], b[3]);
+  multiply_add<T>(left, right, a, b);
 }
 
 }  // namespace strobe::cuda

@@ -119,6 +119,15 @@ __device__ inline void mbarrier_wait(uint32_t barrier, uint32_t parity) {
   } while (done == 0);
   __syncwarp();
 }
+/// Whether that phase has ended, for some lane of the warp by now.
+__device__ inline bool mbarrier_has_ended(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile("{ .reg .pred done; mbarrier.test_wait.parity.shared.b64 done, [%1], %2; selp.b32 %0, 1, 0, done; }"
+               : "=r"(done)
+               : "r"(barrier), "r"(parity)
+               : "memory");
+  return __any_sync(0xFFFFFFFFu, done != 0);
+}
 
 /// A word of shared memory that says what stands behind it: written last, and read until it has come. All lanes of a
 /// warp wait together.

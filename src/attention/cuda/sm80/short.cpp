@@ -50,10 +50,8 @@ void bwd(const AttentionBwdParams& p) { instance(p).bwd(to_call(p), active_devic
 
 bool short_reaches(const AttentionFwdParams& p, const CudaDevice& device) {
   const Instance i = instance(p);
-  // Of what a window hides the general kernel does not even load K and V: faster beyond the packed form
-  // (docs/kernels.md).
   const bool window = p.causal || p.window_left >= 0 || p.window_right >= 0;
-  if (window && !in_packed_form(p.seqlen_q, p.seqlen_k)) return false;
+  if (window && !short_fwd_suits_windows(p.seqlen_q, p.seqlen_k, i.columns)) return false;
   return i.fwd != nullptr && short_fwd_reaches(device.shared_memory, p.seqlen_q, p.seqlen_k, i.columns);
 }
 

@@ -7,8 +7,7 @@
 
 namespace strobe::cuda::sm80 {
 
-/// Whether the family runs a call: short_config.h; windows, causality among them, in the forward of the packed form
-/// alone.
+/// Whether the family runs a call: short_config.h; in the forward, windows, causality among them, where it is faster.
 bool short_reaches(const AttentionFwdParams& params, const CudaDevice& device);
 bool short_reaches(const AttentionBwdParams& params, const CudaDevice& device);
 

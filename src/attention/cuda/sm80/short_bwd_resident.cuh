@@ -43,22 +43,31 @@ class GradQPiece {
   static constexpr int kUnroll = kBlocks > 2 ? 1 : 4;      // as registers allow
 
  public:
-  __device__ GradQPiece(const BwdCall& c, const Visibility& see, int first, int half, int lane)
-      : c_(c), see_(see), first_(first), begin_(half * kBlocks), lane_(lane) {}
+  /// `finite`: whether K is, or all rows see all keys.
+  __device__ GradQPiece(const BwdCall& c, const Visibility& see, int first, int half, bool finite, int lane)
+      : c_(c), see_(see), first_(first), begin_(half * kBlocks), finite_(finite), lane_(lane) {}
 
   __device__ void add(const ResidentTiles<kColumns>& tiles, uint32_t ds_tile) {
     const Range keys = keys_of_tile<kMasked>(see_, first_);
     if (keys.empty()) return;
     const FragmentReader<16, Fragment::kATrans> ds_reader(ds_tile, lane_);
     const FragmentReader<kColumns, Fragment::kBTrans> k_reader(tiles.k, lane_);
-    const int owned_end = min(keys.end, tiles.owned_keys);
+    const int begin = keys.begin / kShortTile * kShortTile, owned_end = min(keys.end, tiles.owned_keys);
+    if (kMasked && !finite_) {
+      mark_seen_keys(tiles.k);
+#pragma unroll 1
+      for (int key = begin; key < owned_end; key += kShortTile) add_keys<kMasked>(ds_reader, key, k_reader, key);
+    } else {
 #pragma unroll kUnroll
-    for (int key = keys.begin / kShortTile * kShortTile; key < owned_end; key += kShortTile) {
-      add_keys(ds_reader, key, k_reader, key);
+      for (int key = begin; key < owned_end; key += kShortTile) add_keys<false>(ds_reader, key, k_reader, key);
     }
     if (tiles.has_tail(see_) && keys.end > tiles.owned_keys) {
       const FragmentReader<16, Fragment::kATrans> tail_reader(tiles.tail_ds_of(first_), lane_);
-      add_keys(tail_reader, 0, k_reader, tiles.owned_keys);
+      if (kMasked && !finite_) {
+        add_keys<kMasked>(tail_reader, 0, k_reader, tiles.owned_keys);
+      } else {
+        add_keys<false>(tail_reader, 0, k_reader, tiles.owned_keys);
+      }
     }
   }
 
@@ -75,14 +84,18 @@ class GradQPiece {
   }
 
  private:
+  __device__ void mark_seen_keys(uint32_t k_tile) {
+    unsigned char* const shared = dynamic_shared_memory();
+    const unsigned char* const tile = shared + (k_tile - shared_address(shared));
+    const int row = first_ + accumulator_row(lane_);
+    const Range seen[2] = {keys_of_summed_row<kMasked>(see_, row), keys_of_summed_row<kMasked>(see_, row + 8)};
+    mark_seen<T, kColumns>(dq_, tile, seen, 16 * begin_, lane_);
+  }
+
+  /// kFinitePart: without what is not finite in K.
+  template <bool kFinitePart>
   __device__ void add_keys(const FragmentReader<16, Fragment::kATrans>& ds_reader, int ds_key,
                            const FragmentReader<kColumns, Fragment::kBTrans>& k_reader, int key) {
-    const bool limited = c_.window_left < kUnlimited || c_.window_right < kUnlimited;
-    const bool partial = kMasked && limited && !all_see(see_, first_, first_ + kShortTile, key, key + kShortTile);
-    const auto sees = [&](int m, int k) {
-      const Range keys = see_.keys_of(first_ + m);
-      return key + k >= keys.begin && key + k < keys.end;
-    };
     uint32_t a[4];
     ds_reader.load(a, ds_key, 0);
 #pragma unroll
@@ -90,13 +103,16 @@ class GradQPiece {
       uint32_t b[4];
       if (begin_ + d >= kColumns / 16) break;
       k_reader.load(b, key, 16 * (begin_ + d));
-      multiply_add<T, kMasked>(dq_[2 * d], dq_[2 * d + 1], a, b, partial, sees, lane_);
+      if constexpr (kFinitePart) keep_finite<T>(b);
+      multiply_add<T>(dq_[2 * d], dq_[2 * d + 1], a, b);
     }
   }
 
   const BwdCall& c_;
   const Visibility& see_;
-  int first_, begin_, lane_;
+  int first_, begin_;
+  bool finite_;
+  int lane_;
   float dq_[2 * kBlocks][4] = {};
 };
 
@@ -109,13 +125,18 @@ class TailKeys {
 
   __device__ static void run(const BwdCall& c, const Sequence& s, const Visibility& see, int head,
                              const ResidentTiles<kColumns>& tiles, const RowTerms* terms, const Dropout& dropout,
-                             bool dropped, float keep_scale, float* sums, const Team& team) {
+                             bool dropped, float keep_scale, bool finite, float* sums, const Team& team) {
     const int lane = team.thread % 32, warp = team.thread / 32, warps = team.threads / 32;
-    Keys keys(c, see, tiles.owned_keys, 0, lane);
+    Keys keys(c, see, tiles.owned_keys, 0, 0, finite, lane);
     keys.load(tiles.k, tiles.v);
     for (int first = warp * kShortTile; first < see.end_q; first += warps * kShortTile) {
-      if (!keys.sees_any(keys_of_tile<kMasked>(see, first))) continue;
-      keys.add_rows(first, tiles.q, tiles.grad_out, tiles.tail_ds_of(first), terms, dropout, dropped, keep_scale);
+      if (!keys.tile_is_in(keys_of_tile<kMasked>(see, first), 0)) continue;
+      const uint32_t ds = tiles.tail_ds_of(first);
+      if (kMasked && dropped) {
+        keys.template add_rows<kMasked>(first, tiles.q, tiles.grad_out, ds, terms, dropout, keep_scale);
+      } else {
+        keys.template add_rows<false>(first, tiles.q, tiles.grad_out, ds, terms, dropout, keep_scale);
+      }
     }
     write(c, s, c.grad_v, head, keys.grad_v(), keep_scale, tiles.owned_keys, sums, team);
     write(c, s, c.grad_k, head, keys.grad_k(), c.softmax_scale, tiles.owned_keys, sums, team);
@@ -190,14 +211,14 @@ __global__ void __launch_bounds__(kResidentBwdWarps * 32, 1)
   const int rows = round_up(s.end_q, kShortTile), keys = round_up(s.end_k, kShortTile);
   auto* const terms = reinterpret_cast<RowTerms*>(shared + (tiles.terms - shared_begin));
 
-  struct Rows {  // the head's, from 0; rather than in each lane's registers all the while
-    T *grad_q, *grad_k, *grad_v;
+  struct Head {                   // rather than in each lane's registers all the while
+    T *grad_q, *grad_k, *grad_v;  // row 0
+    bool finite;                  // Q, dO and K, or nothing is asked of them
   };
-  static_assert(sizeof(Rows) <= kHeaderBytes);
-  auto& rows_of_head = *reinterpret_cast<Rows*>(shared);
+  static_assert(sizeof(Head) <= kHeaderBytes);
+  auto& head = *reinterpret_cast<Head*>(shared);
   if (threadIdx.x == 0) {
-    rows_of_head = {s.q_rows<T>(c, c.grad_q, w.head), s.k_rows<T>(c, c.grad_k, w.head),
-                    s.k_rows<T>(c, c.grad_v, w.head)};
+    head = {s.q_rows<T>(c, c.grad_q, w.head), s.k_rows<T>(c, c.grad_k, w.head), s.k_rows<T>(c, c.grad_v, w.head), true};
   }
   const auto copy = [&](uint32_t tile, const void* data, int64_t stride, int end, int last) {
     copy_rows_async<kColumns>(tile, {data, stride, 0, end, c.head_dim}, 0, last, team);
@@ -217,22 +238,38 @@ __global__ void __launch_bounds__(kResidentBwdWarps * 32, 1)
     if (blockIdx.x + ahead < gridDim.x) prefetch_backward(c, blockIdx.x + ahead, team);
     cp_async_wait<0>();
     team.sync();
-    maker.write(terms, tiles.grad_out, rows);
+    bool finite = maker.write(terms, tiles.grad_out, rows);
+    if (kMasked && limited(c)) {
+      for (int first = warp * kShortTile; first < keys; first += warps * kShortTile) {
+        const unsigned char* const tile = shared + kHeaderBytes + TileLayout<kColumns>::bytes(first);
+        finite = all_finite<T, kShortTile, kColumns>(tile, lane) && finite;
+      }
+      if (!finite) head.finite = false;
+    }
   }
   team.sync();
+  const bool finite = !kMasked || head.finite;
   const Dropout dropout = dropped ? Dropout(c, s.index, w.head) : Dropout();
   if constexpr (resident_bwd_has_tail(kColumns)) {
     if (tiles.has_tail(see)) {
       auto* const sums = reinterpret_cast<float*>(shared + (tiles.ds - shared_begin));
-      TailKeys<T, kColumns, kMasked>::run(c, s, see, w.head, tiles, terms, dropout, dropped, keep_scale, sums, team);
+      TailKeys<T, kColumns, kMasked>::run(c, s, see, w.head, tiles, terms, dropout, dropped, keep_scale, finite, sums,
+                                          team);
       team.sync();  // the sums are where dS will be
     }
   }
 
   constexpr int kTiles = resident_bwd_tiles(kColumns), kWarpKeys = 16 * kTiles;
-  ResidentKeys<T, kColumns, kTiles, resident_bwd_keep(kColumns), kMasked> mine(c, see, warp * kWarpKeys,
-                                                                               warp * kWarpKeys, lane);
-  if (warp * kWarpKeys < s.end_k) mine.load(tiles.k, tiles.v);
+  constexpr bool kApart = kTiles == 2 && resident_bwd_tiles_apart(kColumns, kMasked);
+  const int last = min(tiles.owned_keys, keys) - kShortTile;
+  int first_key = warp * kWarpKeys, distance = kShortTile;
+  if (kApart) {
+    first_key = 2 * warp * kShortTile > last ? keys : warp * kShortTile;
+    distance = 2 * warp * kShortTile == last ? keys : last - 2 * warp * kShortTile;
+  }
+  ResidentKeys<T, kColumns, kTiles, resident_bwd_keep(kColumns, kMasked), kMasked> mine(c, see, first_key, distance,
+                                                                                        first_key, finite, lane);
+  if (first_key < s.end_k) mine.load(tiles.k, tiles.v);
 
   uint32_t ds = tiles.ds;
   const int stage_rows = plan.row_tiles * kShortTile;
@@ -241,16 +278,24 @@ __global__ void __launch_bounds__(kResidentBwdWarps * 32, 1)
     const int stage_end = min(stage + stage_rows, rows);
 #pragma unroll 1
     for (int first = stage; first < stage_end; first += kShortTile) {
-      if (!mine.sees_any(keys_of_tile<kMasked>(see, first))) continue;
-      mine.add_rows(first, tiles.q, tiles.grad_out, ds + (first - stage) / kShortTile * tiles.ds_bytes, terms, dropout,
-                    dropped, keep_scale);
+      const Range seen = keys_of_tile<kMasked>(see, first);
+      const bool second = kTiles == 2 && mine.tile_is_in(seen, kTiles - 1);
+      if (!second && !mine.tile_is_in(seen, 0)) continue;
+      const uint32_t ds_tile = ds + (first - stage) / kShortTile * tiles.ds_bytes;
+      if (kMasked && dropped) {
+        mine.template add_rows<kMasked>(first, tiles.q, tiles.grad_out, ds_tile, terms, dropout, keep_scale);
+      } else if (kApart && !second) {
+        mine.template add_rows<false, 1>(first, tiles.q, tiles.grad_out, ds_tile, terms, dropout, keep_scale);
+      } else {
+        mine.template add_rows<false>(first, tiles.q, tiles.grad_out, ds_tile, terms, dropout, keep_scale);
+      }
     }
     team.sync();
 #pragma unroll 1
     for (int piece = warp; piece < (stage_end - stage) / kShortTile * 2; piece += warps) {
-      GradQPiece<T, kColumns, kMasked> dq(c, see, stage + piece / 2 * kShortTile, piece % 2, lane);
+      GradQPiece<T, kColumns, kMasked> dq(c, see, stage + piece / 2 * kShortTile, piece % 2, finite, lane);
       dq.add(tiles, ds + piece / 2 * tiles.ds_bytes);
-      dq.store(rows_of_head.grad_q);
+      dq.store(head.grad_q);
     }
     if (plan.buffers == 1) {
       team.sync();
@@ -258,7 +303,7 @@ __global__ void __launch_bounds__(kResidentBwdWarps * 32, 1)
       ds = ds == tiles.ds ? tiles.ds + plan.row_tiles * tiles.ds_bytes : tiles.ds;
     }
   }
-  if (warp * kWarpKeys < s.end_k) mine.store(c, rows_of_head.grad_k, rows_of_head.grad_v, keep_scale);
+  if (first_key < s.end_k) mine.store(c, head.grad_k, head.grad_v, keep_scale);
 }
 
 }  // namespace strobe::cuda::sm80

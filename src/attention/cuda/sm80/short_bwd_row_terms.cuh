@@ -26,7 +26,10 @@ class RowTermMaker {
     load(static_cast<int>(threadIdx.x) / 4);
   }
 
-  __device__ void write(RowTerms* terms, uint32_t do_tile, int rows) {
+  /// Whether this thread's rows of Q and dO can hold neither infinities nor NaN, which would have reached the LSE and
+  /// delta.
+  __device__ bool write(RowTerms* terms, uint32_t do_tile, int rows) {
+    float sum = 0.0f;  // of 0 * x: 0 or NaN
     for (int row = static_cast<int>(threadIdx.x) / 4; row < rows; row += kBatch * step()) {
       if (row >= kBatch * step()) load(row);
 #pragma unroll
@@ -34,12 +37,14 @@ class RowTermMaker {
         const int at = row + i * step();
         if (at >= rows) break;  // for the whole warp: rows and a warp's rows are multiples of 8
         const float delta = quad_sum(product(i, do_tile, at));
+        sum += 0.0f * row_lse_[i] + 0.0f * delta;  // of rows beyond the end both are 0
         if (threadIdx.x % 4 == 0) {
           terms[at] = at < end_ ? RowTerms{exponent_base(row_lse_[i]), delta - row_lse_gradient_[i]}
                                 : RowTerms{kInfinity, 0.0f};
         }
       }
     }
+    return sum == 0.0f;
   }
 
  private:

@@ -126,7 +126,8 @@ class FwdCopier {
   static constexpr uint32_t kQSlots = fwd_q_slots(kColumns);
 
  public:
-  __device__ FwdCopier(const FwdCall& c, const RingPlan& plan, uint32_t part, int lane)
+  /// `there`: how many of the block's first chunks of Q other warps copy.
+  __device__ FwdCopier(const FwdCall& c, const RingPlan& plan, uint32_t part, int there, int lane)
       : c_(c),
         plan_(plan),
         copy_q_(c.q.row_stride, c.head_dim, lane),
@@ -135,31 +136,35 @@ class FwdCopier {
         q_slot_{part, 0},
         slot_{part, 0},
         turn_(part),
+        there_(there),
         lane_(lane) {}
 
   /// Of each head: K and V as far as there are slots beside those of the head before, then the first rows of Q, the
   /// rest of K and V, the rest of Q. So nothing waits for a slot that is only freed by rows whose K, V or Q come later.
-  /// The first head begins with Q.
+  /// The first head begins with Q, or, where the computing warps copy that, with 64 keys.
   __device__ void run() {
     const uint32_t heads = static_cast<uint32_t>(c_.num_heads_q), group = static_cast<uint32_t>(c_.group());
     const uint32_t step = plan_.copiers * gridDim.x, next_head = step % heads, next_sequence = step / heads;
     const int q_early = min(plan_.q_chunks, static_cast<int>(kQSlots));
-    int k_early = 0;
+    int k_early = there_ > 0;
     uint32_t unit = blockIdx.x + turn_ * gridDim.x, head = unit % heads, index = unit / heads;
 #pragma unroll 1
     for (; unit < plan_.units; unit += step) {
-      const Sequence s = index < c_.batch ? sequence(c_, index) : spare_tokens(c_);
-      const Slot first = slot_;
+      start_head(index < c_.batch ? sequence(c_, index) : spare_tokens(c_), static_cast<int>(head),
+                 static_cast<int>(group == 1 ? head : head / group));
+      const bool last = plan_.units - unit <= step;  // no head's K and V wait behind this one's Q
       int q_chunk = 0, k_chunk = 0;
 #pragma unroll 1
-      for (int i = 0; i < plan_.k_chunks + plan_.q_chunks; ++i) {
-        if (i < k_early || (i >= k_early + q_early && k_chunk < plan_.k_chunks)) {
-          copy_keys(s, static_cast<int>(group == 1 ? head : head / group), k_chunk++);
+      while (k_chunk < plan_.k_chunks || q_chunk < plan_.q_chunks) {
+        const bool keys = k_chunk < k_early || (q_chunk >= q_early && k_chunk < plan_.k_chunks);
+        if (keys && !(last && k_chunk > 0 && q_chunk < plan_.q_chunks && has_room_for_queries())) {
+          copy_keys(k_chunk++);
         } else {
-          copy_queries(s, static_cast<int>(head), q_chunk++, first);
+          copy_queries(q_chunk++);
         }
       }
       k_early = min(plan_.k_chunks, static_cast<int>(plan_.slots) - plan_.k_chunks);
+      there_ = 0;
       turn_ += plan_.copiers;
       head += next_head;
       index += next_sequence;
@@ -169,29 +174,45 @@ class FwdCopier {
   }
 
  private:
-  __device__ void copy_queries(const Sequence& s, int head, int chunk, const Slot& keys) {
-    const int first = chunk * kFwdChunk, rows = min(s.end_q - first, kFwdChunk);
+  __device__ bool has_room_for_queries() const {
+    return mbarrier_has_ended(rings_.q_empty(q_slot_.index), ~q_slot_.round & 1);
+  }
+
+  /// What follows from the head is worked out once, not for each of its chunks.
+  __device__ void start_head(const Sequence& s, int head, int head_k) {
+    head_.to = {s.q_rows<T>(c_, c_.out, head), c_.softmax_lse + s.lse_offset(c_, head)};
+    head_.end_q = s.end_q, head_.end_k = s.end_k, head_.diagonal = s.num_k - s.num_q;
+    head_.num_q = s.num_q, head_.head = static_cast<int>(s.index * c_.num_heads_q) + head;
+    head_.slot = slot_.index, head_.round = slot_.round;
+    q_ = s.q_rows<T>(c_, c_.q, head), k_ = s.k_rows<T>(c_, c_.k, head_k), v_ = s.k_rows<T>(c_, c_.v, head_k);
+  }
+
+  __device__ void copy_queries(int chunk) {
+    const int first = (kMasked ? plan_.q_chunks - 1 - chunk : chunk) * kFwdChunk;  // as in FwdWarp
     mbarrier_wait(rings_.q_empty(q_slot_.index), ~q_slot_.round & 1);
     if (lane_ == 0) {
       FwdChunk<T>& to = rings_.template chunk<T>(q_slot_.index);
-      to.to = {s.q_rows<T>(c_, c_.out, head), c_.softmax_lse + s.lse_offset(c_, head)};
-      to.first_row = first, to.end_q = s.end_q, to.end_k = s.end_k, to.diagonal = s.num_k - s.num_q;
-      to.num_q = s.num_q, to.head = static_cast<int>(s.index * c_.num_heads_q) + head;
-      to.slot = keys.index, to.round = keys.round;
+      to.to = head_.to;
+      to.first_row = first, to.end_q = head_.end_q, to.end_k = head_.end_k, to.diagonal = head_.diagonal;
+      to.num_q = head_.num_q, to.head = head_.head, to.slot = head_.slot, to.round = head_.round;
       release_shared(rings_.chunk_number(q_slot_.index), turn_ * static_cast<uint32_t>(plan_.q_chunks) + chunk);
       mbarrier_arrive(rings_.q_full(q_slot_.index));
     }
-    copy_q_(rings_.q_tile(q_slot_.index), s.q_rows<T>(c_, c_.q, head) + first * c_.q.row_stride, rows, rows);
+    if (chunk >= there_) {
+      const int rows = min(head_.end_q - first, kFwdChunk);
+      copy_q_(rings_.q_tile(q_slot_.index), q_ + first * c_.q.row_stride, rows, rows);
+    }
     mbarrier_arrive_after_copies(rings_.q_full(q_slot_.index));
     q_slot_.advance(plan_.copiers, kQSlots);
   }
 
-  __device__ void copy_keys(const Sequence& s, int head, int chunk) {
+  __device__ void copy_keys(int chunk) {
     constexpr int kRound = kMasked ? 2 * kShortTile : kShortTile;  // what FwdRows computes with
-    const int first = chunk * kFwdChunk, count = min(round_up(s.end_k, kRound) - first, kFwdChunk);
+    const int first = chunk * kFwdChunk, valid = head_.end_k - first;
+    const int count = min(round_up(head_.end_k, kRound) - first, kFwdChunk);
     mbarrier_wait(rings_.empty(slot_.index), ~slot_.round & 1);
-    copy_k_(rings_.k_tile(slot_.index), s.k_rows<T>(c_, c_.k, head) + first * c_.k.row_stride, s.end_k - first, count);
-    copy_v_(rings_.v_tile(slot_.index), s.k_rows<T>(c_, c_.v, head) + first * c_.v.row_stride, s.end_k - first, count);
+    copy_k_(rings_.k_tile(slot_.index), k_ + first * c_.k.row_stride, valid, count);
+    copy_v_(rings_.v_tile(slot_.index), v_ + first * c_.v.row_stride, valid, count);
     mbarrier_arrive_after_copies(rings_.full(slot_.index));
     slot_.advance(plan_.copiers, plan_.slots);
   }
@@ -202,7 +223,9 @@ class FwdCopier {
   Rings<kColumns> rings_;
   Slot q_slot_, slot_;
   uint32_t turn_;  // the head's number of the block's
-  int lane_;
+  int there_, lane_;
+  FwdChunk<T> head_;  // but for what differs from chunk to chunk
+  const T *q_, *k_, *v_;
 };
 
 }  // namespace strobe::cuda::sm80

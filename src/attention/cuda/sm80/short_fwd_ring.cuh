@@ -22,16 +22,36 @@ class FwdWarp {
  public:
   __device__ FwdWarp(const FwdCall& c, const RingPlan& plan, int lane) : c_(c), plan_(plan), lane_(lane) {}
 
-  /// Its first tile is number `warp`; tiles are counted over the block's heads, kFwdChunkTiles a chunk of Q.
-  __device__ void run(int warp) const {
+  /// Its first tile is number `warp`; tiles are counted over the block's heads, kFwdChunkTiles a chunk of Q. It copies
+  /// the rows of that tile itself if they are in the block's first `there` chunks.
+  __device__ void run(int warp, int there) const {
+    if (warp < there * kFwdChunkTiles) copy_queries(warp);
     uint32_t number = warp_max(static_cast<uint32_t>(warp));
 #pragma unroll 1
     while (number < rings_.num_tiles()) {
-      number = compute(number / kFwdChunkTiles, static_cast<int>(number % kFwdChunkTiles));
+      number = compute(number / kFwdChunkTiles, tile_of_chunk(static_cast<int>(number % kFwdChunkTiles)));
     }
   }
 
  private:
+  /// The tile of the block's first head: nobody has to wait until a single warp has copied all of them.
+  __device__ void copy_queries(int tile) const {
+    const Work w = work(c_, blockIdx.x, c_.num_heads_q);
+    const Sequence& s = w.sequence;
+    const int slot = tile / kFwdChunkTiles, chunk = kMasked ? plan_.q_chunks - 1 - slot : slot;
+    const int first = tile_of_chunk(tile % kFwdChunkTiles) * kShortTile, begin = chunk * kFwdChunk;
+    copy_rows_async<kColumns>(
+        rings_.q_tile(static_cast<uint32_t>(slot)),
+        {s.q_rows<T>(c_, c_.q, w.head) + begin * c_.q.row_stride, c_.q.row_stride, 0, s.end_q - begin, c_.head_dim},
+        first, first + kShortTile, Team{lane_, 32, 0});
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncwarp();
+  }
+
+  /// Under a window the last rows of a head, which may see most, come first.
+  __device__ static int tile_of_chunk(int n) { return kMasked ? kFwdChunkTiles - 1 - n : n; }
+
   __device__ uint32_t next_tile() const {
     uint32_t next = 0;
     if (lane_ == 0) next = fetch_increment_shared(rings_.next_tile());
@@ -133,10 +153,13 @@ __global__ void __launch_bounds__(fwd_warps(kColumns, kMasked) * 32, 1)
     rings.num_tiles() = heads * static_cast<uint32_t>(plan.q_chunks * kFwdChunkTiles);
   }
   __syncthreads();
+  // Where a block has few heads, one warp takes too long to copy the first.
+  const bool few = plan.copiers == 1 && plan.units <= 2 * gridDim.x;
+  const int there = few ? min(computing / kFwdChunkTiles, min(plan.q_chunks, fwd_q_slots(kColumns))) : 0;
   if (warp >= computing) {
-    FwdCopier<T, kColumns, kMasked>(c, plan, static_cast<uint32_t>(warp - computing), lane).run();
+    FwdCopier<T, kColumns, kMasked>(c, plan, static_cast<uint32_t>(warp - computing), there, lane).run();
   } else {
-    FwdWarp<T, kColumns, kMasked>(c, plan, lane).run(warp);
+    FwdWarp<T, kColumns, kMasked>(c, plan, lane).run(warp, there);
   }
 }
 

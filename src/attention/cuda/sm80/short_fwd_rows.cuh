@@ -177,17 +177,25 @@ class FwdRows {
     for (int j = 0; j < kCount / 2; ++j) {
       uint32_t a[4];
       accumulators_to_a<T>(a, p[2 * j], p[2 * j + 1]);
-      const bool partial = kMasked && !all_see(first_key + 16 * j);
-      const auto sees = [&](int m, int k) {
-        const Range keys = see_.keys_of(first_row_ + m);
-        const int key = first_key + 16 * j + k;
-        return key >= keys.begin && key < keys.end;
-      };
+      if (kMasked && !all_see(first_key + 16 * j)) {
+        const auto sees = [&](int m, int k) {
+          const Range keys = see_.keys_of(first_row_ + m);
+          const int key = first_key + 16 * j + k;
+          return key >= keys.begin && key < keys.end;
+        };
 #pragma unroll
-      for (int d = 0; d < kSteps; ++d) {
-        uint32_t b[4];
-        reader.load(b, j, d);
-        multiply_add<T, kMasked>(out_[2 * d], out_[2 * d + 1], a, b, partial, sees, lane_);
+        for (int d = 0; d < kSteps; ++d) {
+          uint32_t b[4];
+          reader.load(b, j, d);
+          multiply_add<T, kMasked>(out_[2 * d], out_[2 * d + 1], a, b, true, sees, lane_);
+        }
+      } else {
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) {
+          uint32_t b[4];
+          reader.load(b, j, d);
+          multiply_add<T>(out_[2 * d], out_[2 * d + 1], a, b);
+        }
       }
     }
   }

@@ -42,6 +42,7 @@ void mbarrier_init(uint32_t barrier, int arrivals);
 void mbarrier_arrive(uint32_t barrier);
 void mbarrier_arrive_after_copies(uint32_t barrier);
 void mbarrier_wait(uint32_t barrier, uint32_t parity);
+bool mbarrier_has_ended(uint32_t barrier, uint32_t parity);
 inline void release_shared(uint32_t to, uint32_t value) { store_shared_32(to, value); }
 void wait_for_shared(uint32_t from, uint32_t value);
 inline uint32_t fetch_increment_shared(uint32_t to) {
