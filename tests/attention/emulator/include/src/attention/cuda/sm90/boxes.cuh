@@ -1,5 +1,5 @@
-// What src/attention/cuda/sm90/boxes.cuh offers, for the emulated device. A copy of a box lands at once, and its barrier
-// counts it.
+// What src/attention/cuda/sm90/boxes.cuh offers, for the emulated device. A copy of a box lands at once, and its
+// barrier counts it.
 #pragma once
 
 #include "src/attention/cuda/common/ptx.cuh"
