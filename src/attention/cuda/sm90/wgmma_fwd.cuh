@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
 #include "src/attention/cuda/common/launch.h"
@@ -64,6 +65,8 @@ class WgmmaFwdRows : public FwdRows<T, kHeadDim, FwdMemory<kHeadDim, kDropout>::
     memory_.queries.release(tile_);
     ++tile_;
   }
+
+  __device__ void finish() const {}
 
  private:
   __device__ int barrier() const { return 1 + warpgroup_; }
@@ -213,22 +216,22 @@ __global__ __launch_bounds__(fwd_tile(kHeadDim, kDropout).threads(),
   if (threadIdx.x == 0) memory.init();
   __syncthreads();
   const auto run = [&]<class Kernel>(Kernel kernel) {
-    const int positions = order.tiles * order.heads;
+    const int turns = (order.tiles * order.heads + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
 #pragma unroll 1
-    for (int turn = 0; turn * static_cast<int>(gridDim.x) < positions; ++turn) {
-      const int position = FwdOrder::position(turn);
-      if (position >= positions) break;
-      const FwdOrder::Tile at = order.at(position);
+    for (int turn = 0; turn < turns; ++turn) {
+      const FwdOrder::Tile at = order.at(turn);
+      if (at.head >= order.heads) break;
       QueryTiles<Kernel, Memory::kRows>::run(kernel, call, at.head / call.num_heads_q, at.head % call.num_heads_q,
                                              at.tile);
     }
+    kernel.finish();
   };
   const int warpgroup = uniform(static_cast<int>(threadIdx.x) / kWarpgroup);
   if (warpgroup == kTile.warpgroups) {
-    if constexpr (kTile.registers > 0) give_registers<kTile.copying_registers>();
+    give_registers<kTile.copying_registers>();
     run(FwdCopier<T, kHeadDim, kDropout>(call, shared, memory));
   } else {
-    if constexpr (kTile.registers > 0) take_registers<kTile.registers>();
+    take_registers<kTile.registers>();
     run(WgmmaFwdRows<T, kHeadDim, kDropout>(call, shared, memory, warpgroup));
   }
 }
@@ -237,15 +240,14 @@ template <class T, int kHeadDim>
 void wgmma_fwd(const FwdCall& call, const CudaDevice& device, void* stream) {
   const auto start = [&]<bool kDropout>(std::bool_constant<kDropout>) {
     using Memory = FwdMemory<kHeadDim, kDropout>;
-    constexpr int kCachedBytes = 24 << 20;  // of K and V, about half of the L2 cache
     FwdOrder order{};
     order.tiles = QueryTiles<WgmmaFwdRows<T, kHeadDim, kDropout>, Memory::kRows>::num_tiles(call);
     order.heads = static_cast<int>(call.num_heads_q * (call.batch + (call.varlen() ? 1 : 0)));
-    order.section = static_cast<int>(std::clamp<int64_t>(
-        kCachedBytes / (int64_t{4} * kHeadDim * std::max(1, call.seqlen_k)), 1, std::max(1, order.heads)));
-    order.last_tile_is_longest = call.window_right < kUnlimited;
-    const int64_t blocks = std::min<int64_t>(int64_t{order.tiles} * order.heads, device.multiprocessors);
-    launch("attention_forward", wgmma_fwd_kernel<T, kHeadDim, kDropout>, blocks, Memory::kTile.threads(),
+    const int tiles = order.tiles * order.heads, blocks = std::min(tiles, device.multiprocessors);
+    while (std::gcd(blocks + order.rotation, order.tiles) != 1) ++order.rotation;
+    // Where few unequal tiles come to a block, each is left to the next free multiprocessor.
+    const bool stay = call.window_right == kUnlimited || order.heads >= blocks;
+    launch("attention_forward", wgmma_fwd_kernel<T, kHeadDim, kDropout>, stay ? blocks : tiles, Memory::kTile.threads(),
            Memory::kBytes, stream, call, order);
   };
   call.rng_state == nullptr ? start(std::false_type()) : start(std::true_type());

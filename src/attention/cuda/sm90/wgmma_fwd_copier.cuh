@@ -9,7 +9,7 @@ namespace strobe::cuda::sm90 {
 template <class T, int kHeadDim, bool kDropout>
 class FwdCopier {
   using Memory = FwdMemory<kHeadDim, kDropout>;
-  static constexpr int kThreads = Memory::kCopyingThreads, kKeys = Memory::kKeys;
+  static constexpr int kThreads = kWarpgroup, kKeys = Memory::kKeys;
   using KeyLayout = typename Memory::KeyLayout;
 
  public:
@@ -34,11 +34,14 @@ class FwdCopier {
         copy(memory_.k.buffer(block_ + i), k, blocks.key(i));
         memory_.k.commit(block_ + i);
       }
-      if (i > 0) copy_values(block_ + i - 1, v, blocks.key(i - 1), blocks.masked(i - 1));
+      if (i > 0) copy_values(block_ + i - 1, v, blocks.key(i - 1), limited(call_) && blocks.masked(i - 1));
     }
     ++tile_;
     block_ += blocks.count;
   }
+
+  /// Behind the last tile.
+  __device__ void finish() { finish_values<0>(); }
 
  private:
   static __device__ int thread() { return static_cast<int>(threadIdx.x) - 32 * Memory::kWarps; }
@@ -47,14 +50,27 @@ class FwdCopier {
     copy_tile_async<kKeys, kHeadDim, kThreads, KeyLayout>(tile, source, first, thread());
   }
 
-  __device__ void copy_values(int number, const RowSource& v, int key, bool masked) const {
+  /// `examined`: V may hold infinities and NaN that only some of the rows see. They are looked for when the next block
+  /// is on its way.
+  __device__ void copy_values(int number, const RowSource& v, int key, bool examined) {
     memory_.v.acquire(number);
     copy(memory_.v.buffer(number), v, key);
-    if (!masked || !limited(call_)) return memory_.v.commit(number);
+    if (!examined) memory_.v.commit(number);
     cp_async_commit();
-    cp_async_wait<0>();
-    keep_finite(memory_.v.buffer(number));
-    memory_.v.commit_landed(number);
+    finish_values<1>();
+    if (!examined) return;
+    examined_ = number;
+    examined_tile_ = tile_;
+  }
+
+  /// kPending: of the groups of copies, how many are younger.
+  template <int kPending>
+  __device__ void finish_values() {
+    if (examined_ < 0) return;
+    cp_async_wait<kPending>();
+    keep_finite(memory_.v.buffer(examined_));
+    memory_.v.commit_landed(examined_);
+    examined_ = -1;
   }
 
   /// Zeros instead of infinities and NaN in what this thread has copied of V, and a note that there were any.
@@ -71,7 +87,7 @@ class FwdCopier {
       uint32_t words[4] = {x.x, x.y, x.z, x.w};
       strobe::cuda::keep_finite<T>(words);
       x = {words[0], words[1], words[2], words[3]};
-      store_shared_32(memory_.nonfinite_of(tile_), static_cast<uint32_t>(tile_ + 1));
+      store_shared_32(memory_.nonfinite_of(examined_tile_), static_cast<uint32_t>(examined_tile_ + 1));
     });
   }
 
@@ -79,7 +95,8 @@ class FwdCopier {
   unsigned char* shared_;
   const Memory& memory_;
   int head_ = 0;
-  int tile_ = 0, block_ = 0;  // of queries, of keys: so many are copied
+  int tile_ = 0, block_ = 0;               // of queries, of keys: so many are copied
+  int examined_ = -1, examined_tile_ = 0;  // the block of V that is to be examined, and for which tile
 };
 
 }  // namespace strobe::cuda::sm90

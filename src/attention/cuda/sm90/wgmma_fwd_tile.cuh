@@ -11,19 +11,19 @@ namespace strobe::cuda::sm90 {
 template <int kHeadDim, bool kDropout>
 struct FwdMemory {
   static constexpr WgmmaFwdTile kTile = fwd_tile(kHeadDim, kDropout);
-  static constexpr int kRows = kTile.rows().rows(), kKeys = kTile.keys, kWarps = 4 * kTile.warpgroups,
-                       kCopyingThreads = kTile.copying_warps * 32;
+  static constexpr int kRows = kTile.rows().rows(), kKeys = kTile.keys, kWarps = 4 * kTile.warpgroups;
   static constexpr int kQueryStages = 2;
   using QueryLayout = PanelLayout<kHeadDim, kRows>;
   using KeyLayout = PanelLayout<kHeadDim, kKeys>;
-  using QueryRing = Ring<kQueryStages, QueryLayout::kBytes, kCopyingThreads, kWarps>;
-  using KeyRing = Ring<kTile.stages, KeyLayout::kBytes, kCopyingThreads, kWarps>;
+  using QueryRing = Ring<kQueryStages, QueryLayout::kBytes, kWarpgroup, kWarps>;
+  using KRing = Ring<kTile.k_stages, KeyLayout::kBytes, kWarpgroup, kWarps>;
+  using VRing = Ring<kTile.v_stages, KeyLayout::kBytes, kWarpgroup, kWarps>;
 
-  static constexpr int kK = QueryRing::kBufferBytesOfAll, kV = kK + KeyRing::kBufferBytesOfAll,
-                       kQueryBarriers = kV + KeyRing::kBufferBytesOfAll,
+  static constexpr int kK = QueryRing::kBufferBytesOfAll, kV = kK + KRing::kBufferBytesOfAll,
+                       kQueryBarriers = kV + VRing::kBufferBytesOfAll,
                        kKBarriers = kQueryBarriers + QueryRing::kBarrierBytes,
-                       kVBarriers = kKBarriers + KeyRing::kBarrierBytes,
-                       kNonfinite = kVBarriers + KeyRing::kBarrierBytes, kBytes = kNonfinite + 4 * kQueryStages;
+                       kVBarriers = kKBarriers + KRing::kBarrierBytes, kNonfinite = kVBarriers + VRing::kBarrierBytes,
+                       kBytes = kNonfinite + 4 * kQueryStages;
   static_assert(kBytes <= 227 * 1024);
 
   __device__ FwdMemory(uint32_t begin)
@@ -47,7 +47,8 @@ struct FwdMemory {
   }
 
   QueryRing queries;
-  KeyRing k, v;
+  KRing k;
+  VRing v;
   uint32_t nonfinite;
 };
 
@@ -66,24 +67,19 @@ struct KeyBlocks {
   __device__ bool masked(int block) const { return key(block) < all.begin || key(block) + kKeys > all.end; }
 };
 
-/// In which order the blocks of a grid take tiles: the longest of many heads first, of as many as the L2 cache holds.
+/// In which order the blocks of a grid take the tiles of rows: the tiles of a head one after the other, so that its K
+/// and V are read at one time, under a causal mask the longest first.
 struct FwdOrder {
-  int tiles, heads;           // of a head; in all
-  int section;                // heads
-  bool last_tile_is_longest;  // as under a causal mask
+  int tiles, heads;  // of a head; in all
+  int rotation;      // a block's position from turn to turn: all tiles of a head come to it in as many turns
 
   struct Tile {
     int head, tile;
   };
-  __device__ Tile at(int position) const {
-    const int of_section = section * tiles, first = position / of_section * section, within = position % of_section;
-    const int here = min(section, heads - first), rank = within / here;
-    return {first + within % here, last_tile_is_longest ? tiles - 1 - rank : rank};
-  }
-  /// Of a block's turn; there and back, so that no block gets the longest each time.
-  static __device__ int position(int turn) {
-    const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
-    return turn * blocks + (turn % 2 == 0 ? block : blocks - 1 - block);
+  __device__ Tile at(int turn) const {
+    const int blocks = static_cast<int>(gridDim.x);
+    const int position = turn * blocks + (static_cast<int>(blockIdx.x) + turn * rotation) % blocks;
+    return {position / tiles, tiles - 1 - position % tiles};
   }
 };
 
