@@ -265,11 +265,12 @@ __global__ void __launch_bounds__(kResidentBwdWarps * 32, 1)
   int first_key = warp * kWarpKeys, distance = kShortTile;
   if (kApart) {
     first_key = 2 * warp * kShortTile > last ? keys : warp * kShortTile;
-    distance = 2 * warp * kShortTile == last ? keys : last - 2 * warp * kShortTile;
+    // The one in the middle has its second tile just behind the keys, where shared memory goes on.
+    distance = 2 * warp * kShortTile < last ? last - 2 * warp * kShortTile : keys - first_key;
   }
   ResidentKeys<T, kColumns, kTiles, resident_bwd_keep(kColumns, kMasked), kMasked> mine(c, see, first_key, distance,
                                                                                         first_key, finite, lane);
-  if (first_key < s.end_k) mine.load(tiles.k, tiles.v);
+  if (first_key < s.end_k && rows > 0) mine.load(tiles.k, tiles.v);
 
   uint32_t ds = tiles.ds;
   const int stage_rows = plan.row_tiles * kShortTile;
