@@ -1,10 +1,9 @@
 #include "src/attention/cuda/mma/mma.h"
 
 #include <algorithm>
-#include <array>
 #include <type_traits>
-#include <utility>
 
+#include "src/attention/cuda/common/head_dims.h"
 #include "src/attention/cuda/mma/kernels.h"
 #include "src/attention/cuda/sm75/config.h"
 #include "src/attention/cuda/sm80/config.h"
@@ -12,7 +11,6 @@
 namespace strobe::cuda {
 namespace {
 
-constexpr std::array kCompiledHeadDims{STROBE_CUDA_HEAD_DIMS};  // what the build asks for, ascending
 constexpr std::size_t kAlignment = 256;
 
 template <class Arch>
@@ -44,22 +42,17 @@ constexpr Instance instance_of() {
   return i;
 }
 
-template <class Arch, class T, std::size_t... kIndices>
-constexpr auto instances(std::index_sequence<kIndices...>) {
-  return std::array{instance_of<Arch, T, kCompiledHeadDims[kIndices]>()...};
-}
-
-/// The smallest native head dim that holds the call's.
+/// Of the native head dim that a call takes, which is not wider than all.
 template <class Arch, class Params>
 const Instance& instance(const Params& p) {
-  using Indices = std::make_index_sequence<kCompiledHeadDims.size()>;
-  static constexpr auto kHalf = instances<Arch, __half>(Indices());
-  const auto holds = [&](const Instance& i) { return i.head_dim >= p.head_dim; };
+  static constexpr auto kHalf = of_each_head_dim([](auto head_dim) { return instance_of<Arch, __half, head_dim>(); });
+  const std::size_t place = head_dim_place(p.head_dim);
   if constexpr (kHasBFloat16<Arch>) {
-    static constexpr auto kBFloat16 = instances<Arch, __nv_bfloat16>(Indices());
-    if (p.dtype == DType::kBFloat16) return *std::find_if(kBFloat16.begin(), kBFloat16.end(), holds);
+    static constexpr auto kBFloat16 =
+        of_each_head_dim([](auto head_dim) { return instance_of<Arch, __nv_bfloat16, head_dim>(); });
+    if (p.dtype == DType::kBFloat16) return kBFloat16[place];
   }
-  return *std::find_if(kHalf.begin(), kHalf.end(), holds);
+  return kHalf[place];
 }
 
 /// The widest head of the compiled kernels.

@@ -1,15 +1,11 @@
 #include "src/attention/cuda/sm80/short.h"
 
-#include <array>
-#include <utility>
-
+#include "src/attention/cuda/common/head_dims.h"
 #include "src/attention/cuda/sm80/short_config.h"
 #include "src/attention/cuda/sm80/short_kernels.h"
 
 namespace strobe::cuda::sm80 {
 namespace {
-
-constexpr std::array kCompiledHeadDims{STROBE_CUDA_HEAD_DIMS};  // what the build asks for, ascending
 
 /// The kernels of one native head dim; none where it is too wide for the family.
 struct Instance {
@@ -27,20 +23,15 @@ constexpr Instance instance_of() {
   }
 }
 
-template <class T, std::size_t... kIndices>
-constexpr auto instances(std::index_sequence<kIndices...>) {
-  return std::array{instance_of<T, kCompiledHeadDims[kIndices]>()...};
-}
-
-/// The smallest native head dim that holds the call's; columns 0: none.
+/// Of the native head dim that a call takes; columns 0: none.
 template <class Params>
 Instance instance(const Params& p) {
-  using Indices = std::make_index_sequence<kCompiledHeadDims.size()>;
-  static constexpr auto kHalf = instances<__half>(Indices()), kBFloat16 = instances<__nv_bfloat16>(Indices());
-  for (const Instance& i : p.dtype == DType::kFloat16 ? kHalf : kBFloat16) {
-    if (p.head_dim <= i.columns) return i;
-  }
-  return {};
+  static constexpr auto kHalf = of_each_head_dim([](auto columns) { return instance_of<__half, columns>(); });
+  static constexpr auto kBFloat16 =
+      of_each_head_dim([](auto columns) { return instance_of<__nv_bfloat16, columns>(); });
+  const std::size_t place = head_dim_place(p.head_dim);
+  if (place == kHalf.size()) return {};
+  return p.dtype == DType::kFloat16 ? kHalf[place] : kBFloat16[place];
 }
 
 void fwd(const AttentionFwdParams& p) { instance(p).fwd(to_call(p), active_device(), p.stream); }

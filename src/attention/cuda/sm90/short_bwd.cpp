@@ -1,21 +1,16 @@
 #include "src/attention/cuda/sm90/short_bwd.h"
 
-#include <algorithm>
-#include <array>
-
+#include "src/attention/cuda/common/head_dims.h"
 #include "src/attention/cuda/sm90/short_bwd_config.h"
 #include "src/attention/cuda/sm90/short_kernels.h"
 
 namespace strobe::cuda::sm90 {
 namespace {
 
-constexpr std::array kCompiledHeadDims{STROBE_CUDA_HEAD_DIMS};  // what the build asks for, ascending
-
-/// The native head dim of a call.
+/// The native head dim of a call; 0 where it is wider than all.
 int columns_of(const Call& c) {
-  const auto* const columns = std::find_if(kCompiledHeadDims.begin(), kCompiledHeadDims.end(),
-                                           [&](int native) { return c.head_dim <= native; });
-  return columns == kCompiledHeadDims.end() ? 0 : *columns;
+  const std::size_t place = head_dim_place(c.head_dim);
+  return place == kCompiledHeadDims.size() ? 0 : kCompiledHeadDims[place];
 }
 
 /// The copy engine refuses a stride of zero.

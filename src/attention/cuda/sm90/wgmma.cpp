@@ -1,16 +1,14 @@
 #include "src/attention/cuda/sm90/wgmma.h"
 
-#include <array>
 #include <cstddef>
-#include <utility>
 
+#include "src/attention/cuda/common/head_dims.h"
 #include "src/attention/cuda/sm90/bwd_config.h"
 #include "src/attention/cuda/sm90/kernels.h"
 
 namespace strobe::cuda::sm90 {
 namespace {
 
-constexpr std::array kCompiledHeadDims{STROBE_CUDA_HEAD_DIMS};  // what the build asks for, ascending
 constexpr std::size_t kAlignment = 256;
 
 /// The kernels of one native head dim; null where there are none.
@@ -29,20 +27,15 @@ constexpr Instance instance_of() {
   }
 }
 
-template <class T, std::size_t... kIndices>
-constexpr auto instances(std::index_sequence<kIndices...>) {
-  return std::array{instance_of<T, kCompiledHeadDims[kIndices]>()...};
-}
-
-/// Of the smallest native head dim that holds the call's.
+/// Of the native head dim that a call takes.
 template <class Params>
 Instance instance(const Params& p) {
-  using Indices = std::make_index_sequence<kCompiledHeadDims.size()>;
-  static constexpr auto kHalf = instances<__half>(Indices()), kBFloat16 = instances<__nv_bfloat16>(Indices());
-  for (std::size_t i = 0; i < kCompiledHeadDims.size(); ++i) {
-    if (p.head_dim <= kCompiledHeadDims[i]) return p.dtype == DType::kFloat16 ? kHalf[i] : kBFloat16[i];
-  }
-  return {};
+  static constexpr auto kHalf = of_each_head_dim([](auto head_dim) { return instance_of<__half, head_dim>(); });
+  static constexpr auto kBFloat16 =
+      of_each_head_dim([](auto head_dim) { return instance_of<__nv_bfloat16, head_dim>(); });
+  const std::size_t place = head_dim_place(p.head_dim);
+  if (place == kHalf.size()) return {};
+  return p.dtype == DType::kFloat16 ? kHalf[place] : kBFloat16[place];
 }
 
 void fwd(const AttentionFwdParams& p) { instance(p).fwd(to_call(p), active_device(), p.stream); }
