@@ -56,15 +56,4 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// What `action` throws as an Error, or "" if it throws nothing.
-template <typename Error, typename Action>
-std::string message_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 }  // namespace strobe

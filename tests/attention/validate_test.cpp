@@ -7,6 +7,7 @@
 
 #include "strobe/attention.h"
 #include "tests/attention/problem.h"
+#include "tests/message_of.h"
 
 namespace strobe::testing {
 namespace {
@@ -163,23 +164,12 @@ TEST(Validate, AnUnknownInstructionSetIsAReason) {
   unsetenv("STROBE_CPU_ISA");
 }
 
-/// The text of the error of a call.
-template <class Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 TEST(Validate, ARealCallNeedsItsTensors) {
-  const std::string fwd = error_of([] { attention_forward(sound().fwd_params(Algorithm::kFlashAttn)); });
+  const std::string fwd = message_of<Error>([] { attention_forward(sound().fwd_params(Algorithm::kFlashAttn)); });
   EXPECT_EQ(fwd,
             "attention_forward: out: expected a pointer, got null\n"
             "attention_forward: softmax_lse: expected a pointer, got null");
-  const std::string bwd = error_of([] { attention_backward(sound().bwd_params(Algorithm::kFlashAttn)); });
+  const std::string bwd = message_of<Error>([] { attention_backward(sound().bwd_params(Algorithm::kFlashAttn)); });
   for (const char* tensor : {"out", "softmax_lse", "grad_q", "grad_k", "grad_v"}) {
     EXPECT_THAT(bwd, HasSubstr(std::string("attention_backward: ") + tensor + ": expected a pointer, got null"));
   }
@@ -206,9 +196,10 @@ TEST(Validate, TheWorkspaceIsThereAndAligned) {
     p.out = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(out.data()) + 15) / 16 * 16);
     p.softmax_lse = lse.data();
     if (attention_workspace_size(p) == 0) continue;
-    EXPECT_THAT(error_of([&] { attention_forward(p); }), HasSubstr("256-byte aligned, got null"));
+    EXPECT_THAT(message_of<Error>([&] { attention_forward(p); }), HasSubstr("256-byte aligned, got null"));
     p.workspace = reinterpret_cast<void*>(0x1010);
-    EXPECT_THAT(error_of([&] { attention_forward(p); }), HasSubstr("256-byte aligned, got an address that is not"));
+    EXPECT_THAT(message_of<Error>([&] { attention_forward(p); }),
+                HasSubstr("256-byte aligned, got an address that is not"));
     EXPECT_EQ(out, std::vector<float>(out.size())) << "a refused call wrote";
   }
 }
@@ -224,7 +215,7 @@ TEST(Validate, CuSeqlensThatTheCpuCanRead) {
   const auto error = [&](const int32_t* cu_seqlens_q) {
     p.cu_seqlens_q = cu_seqlens_q;
     p.cu_seqlens_k = good;
-    return error_of([&] { attention_forward(p); });
+    return message_of<Error>([&] { attention_forward(p); });
   };
   EXPECT_THAT(error(no_zero), HasSubstr("cu_seqlens_q: expected a first value of 0, got 1"));
   EXPECT_THAT(error(backwards),

@@ -11,6 +11,7 @@
 
 #include "cli/options.h"
 #include "strobe/types.h"
+#include "tests/message_of.h"
 
 namespace strobe::cli {
 namespace {
@@ -52,12 +53,7 @@ std::string write(const std::string& content) {
 
 std::string error_of(const std::string& line) {
   Program program;
-  try {
-    program.parse(line);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return message_of<Error>([&] { program.parse(line); });
 }
 
 TEST(ConfigFile, FlagsWinOverTheFileWinsOverThePresetWinsOverDefaults) {

@@ -6,6 +6,7 @@
 
 #include "model_fixture.h"
 #include "nmt/checkpoint.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 #include "train/checkpoint.h"
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::nmt {

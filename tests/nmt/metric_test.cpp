@@ -7,6 +7,7 @@
 #include "nmt/bootstrap.h"
 #include "nmt/pcg64.h"
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::nmt {

@@ -11,6 +11,7 @@
 #include "nmt/dataset.h"
 #include "nmt/split.h"
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::nmt {

@@ -10,6 +10,7 @@
 #include "model_fixture.h"
 #include "nmt/search.h"
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::nmt {

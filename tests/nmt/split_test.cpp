@@ -10,6 +10,7 @@
 
 #include "nmt/shuffle.h"
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::nmt {

@@ -8,6 +8,7 @@
 #include "model_fixture.h"
 #include "nmt/evaluate.h"
 #include "nmt/experiment.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 #include "train/checkpoint.h"
 #include "train/device.h"

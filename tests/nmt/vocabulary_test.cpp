@@ -9,6 +9,7 @@
 #include <random>
 
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::nmt {

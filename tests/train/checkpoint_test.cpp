@@ -12,6 +12,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/pickle.h"
@@ -21,15 +22,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const CheckpointError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 Dict sample() {
   const at::Tensor base = at::arange(12, at::kFloat).reshape({3, 4});
@@ -101,7 +93,9 @@ TEST(Checkpoint, EveryDtype) {
 
 TEST(Checkpoint, ErrorsNameTheFileAndWhatIsWrong) {
   const TemporaryFolder folder;
-  const auto error = [&](const char* name) { return error_of([&] { load_checkpoint(folder / name); }); };
+  const auto error = [&](const char* name) {
+    return message_of<CheckpointError>([&] { load_checkpoint(folder / name); });
+  };
   EXPECT_THAT(error("missing.pt"), AllOf(HasSubstr("missing.pt"), HasSubstr("no such file")));
   write_bytes(folder / "text.pt", "this is no checkpoint");
   EXPECT_THAT(error("text.pt"), AllOf(HasSubstr("text.pt"), HasSubstr("not a checkpoint")));
@@ -109,7 +103,8 @@ TEST(Checkpoint, ErrorsNameTheFileAndWhatIsWrong) {
   EXPECT_THAT(error("empty.pt"), HasSubstr("empty.pt"));
   std::filesystem::create_directory(folder / "folder.pt");
   EXPECT_THAT(error("folder.pt"), HasSubstr("is not a file"));
-  EXPECT_THAT(error_of([&] { save_checkpoint(folder / "text.pt" / "c.pt", sample()); }), HasSubstr("text.pt/c.pt"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { save_checkpoint(folder / "text.pt" / "c.pt", sample()); }),
+              HasSubstr("text.pt/c.pt"));
 }
 
 TEST(Checkpoint, EveryTruncationIsAnError) {
@@ -121,7 +116,8 @@ TEST(Checkpoint, EveryTruncationIsAnError) {
   const std::string whole = read_text(folder / "c.pt");
   for (std::size_t length = 0; length < whole.size(); ++length) {
     write_bytes(folder / "cut.pt", std::string_view(whole).substr(0, length));
-    ASSERT_THAT(error_of([&] { load_checkpoint(folder / "cut.pt"); }), HasSubstr("cut.pt")) << length;
+    ASSERT_THAT(message_of<CheckpointError>([&] { load_checkpoint(folder / "cut.pt"); }), HasSubstr("cut.pt"))
+        << length;
   }
 }
 
@@ -137,7 +133,7 @@ TEST(Checkpoint, FailedWriteLeavesTheOldFileAndNothingElse) {
   rlimit limit = limit_before;
   limit.rlim_cur = 1 << 16;  // the disk is full after 64 KiB
   ::setrlimit(RLIMIT_FSIZE, &limit);
-  const std::string error = error_of([&] { save_checkpoint(folder / "c.pt", large); });
+  const std::string error = message_of<CheckpointError>([&] { save_checkpoint(folder / "c.pt", large); });
   ::setrlimit(RLIMIT_FSIZE, &limit_before);
   std::signal(SIGXFSZ, handler_before);
   EXPECT_THAT(error, AllOf(HasSubstr("c.pt"), HasSubstr("cannot be written")));
@@ -152,7 +148,7 @@ TEST(Checkpoint, RefusesTextThatIsNotUtf8) {
        {"\xff", "a\x80", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe8\xaf"}) {
     Dict dict;
     dict["text"] = bad;
-    EXPECT_THAT(error_of([&] { save_checkpoint(folder / "c.pt", dict); }), HasSubstr("UTF-8"));
+    EXPECT_THAT(message_of<CheckpointError>([&] { save_checkpoint(folder / "c.pt", dict); }), HasSubstr("UTF-8"));
   }
   EXPECT_FALSE(std::filesystem::exists(folder / "c.pt"));
 }
@@ -160,10 +156,14 @@ TEST(Checkpoint, RefusesTextThatIsNotUtf8) {
 TEST(Value, AccessorsSayWhatWasExpectedAndFound) {
   Dict dict;
   dict["text"] = "x";
-  EXPECT_EQ(error_of([&] { dict.at("number"); }), "checkpoint dict: expected the key \"number\", found none");
-  EXPECT_EQ(error_of([&] { dict.at(int64_t{3}); }), "checkpoint dict: expected the key 3, found none");
-  EXPECT_EQ(error_of([&] { dict.at("text").as_int(); }), "checkpoint value: expected int, found str");
-  EXPECT_EQ(error_of([&] { Value(1.5).as_tensor(); }), "checkpoint value: expected Tensor, found float");
+  EXPECT_EQ(message_of<CheckpointError>([&] { dict.at("number"); }),
+            "checkpoint dict: expected the key \"number\", found none");
+  EXPECT_EQ(message_of<CheckpointError>([&] { dict.at(int64_t{3}); }),
+            "checkpoint dict: expected the key 3, found none");
+  EXPECT_EQ(message_of<CheckpointError>([&] { dict.at("text").as_int(); }),
+            "checkpoint value: expected int, found str");
+  EXPECT_EQ(message_of<CheckpointError>([&] { Value(1.5).as_tensor(); }),
+            "checkpoint value: expected Tensor, found float");
   EXPECT_EQ(Value(2).as_double(), 2.0);
 }
 
@@ -178,7 +178,7 @@ TEST(ModuleState, ListsEveryNameThatDoesNotFit) {
   wrong["output_weight"] = at::ones({2, 8});
   wrong["surplus"] = at::ones({1});
   const at::Tensor before = flat_weights(other.model());
-  EXPECT_EQ(error_of([&] { load_module_state(other.model(), wrong); }),
+  EXPECT_EQ(message_of<CheckpointError>([&] { load_module_state(other.model(), wrong); }),
             "weights that do not fit the model; missing: hidden_bias; unexpected: surplus; of another shape: "
             "output_weight (expected [3, 8], found [2, 8])");
   EXPECT_TRUE(at::equal(flat_weights(other.model()), before));

@@ -9,6 +9,7 @@
 #include <regex>
 #include <sstream>
 
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
@@ -225,12 +226,7 @@ TEST(Course, SameSeedSameLog) {
 }
 
 std::string refusal(const std::filesystem::path& file) {
-  try {
-    require_resumable(file);
-  } catch (const CheckpointError& error) {
-    return error.what();
-  }
-  return "";
+  return message_of<CheckpointError>([&] { require_resumable(file); });
 }
 
 TEST(RequireResumable, TellsWhatIsWrongBeforeARunStarts) {

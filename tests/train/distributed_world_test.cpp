@@ -4,6 +4,7 @@
 #include <map>
 
 #include "strobe/types.h"
+#include "tests/message_of.h"
 #include "train/distributed/world.h"
 
 namespace strobe::train {
@@ -21,12 +22,7 @@ World world_of(const Variables& variables) {
 }
 
 std::string error_of(const Variables& variables) {
-  try {
-    world_of(variables);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return message_of<Error>([&] { world_of(variables); });
 }
 
 Variables with(Variables variables, const std::string& name, const std::string& value) {

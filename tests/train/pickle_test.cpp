@@ -1,4 +1,5 @@
 #include "train/pickle.h"
+#include "tests/message_of.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
@@ -22,12 +23,7 @@ Value read(std::string_view data, const Pickle& pickle = {}) {
 }
 
 std::string error_of(std::string_view data) {
-  try {
-    read(data);
-  } catch (const CheckpointError& error) {
-    return error.what();
-  }
-  return "";
+  return message_of<CheckpointError>([&] { read(data); });
 }
 
 /// A whole pickle of protocol 2 with this body.

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <random>
 
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 #include "tests/train/tiny_task.h"
 #include "train/checkpoint.h"
@@ -32,12 +33,7 @@ std::string archive_bytes(const TemporaryFolder& folder) {
 }
 
 std::string error_of(std::string_view bytes) {
-  try {
-    const ZipArchive archive(bytes);
-  } catch (const CheckpointError& error) {
-    return error.what();
-  }
-  return "";
+  return message_of<CheckpointError>([&] { const ZipArchive archive(bytes); });
 }
 
 TEST(ZipArchive, FindsTheRecordsOfACheckpoint) {

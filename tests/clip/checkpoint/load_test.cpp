@@ -7,8 +7,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-
 #include "clip/checkpoint/hugging_face.h"
 #include "clip/checkpoint/optimizer_state.h"
 #include "clip/checkpoint/parameter_order.h"
@@ -16,6 +14,7 @@
 #include "clip/checkpoint/towers.h"
 #include "clip/model/clip.h"
 #include "tests/clip/checkpoint/nested_module.h"
+#include "tests/message_of.h"
 #include "train/checkpoint.h"
 
 namespace strobe::clip {
@@ -26,15 +25,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using train::CheckpointError;
 using train::Dict;
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const CheckpointError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 Dict sample() {
   Dict state;
@@ -61,11 +51,12 @@ TEST(LoadClipWeights, ListsWhatDoesNotFitAndChangesNothing) {
   Dict state;
   state["logit_scale"] = at::ones({2});
   state["visual.other"] = at::ones({3});
-  EXPECT_THAT(error_of([&] { load_clip_weights(*module, state); }),
+  EXPECT_THAT(message_of<CheckpointError>([&] { load_clip_weights(*module, state); }),
               AllOf(HasSubstr("of another shape: logit_scale (expected [], found [2])"),
                     HasSubstr("missing: visual.ln_pre.weight"), HasSubstr("unexpected: visual.other")));
   EXPECT_EQ(train::module_state(*module).at("logit_scale").as_tensor().item<float>(), 0);
-  EXPECT_THAT(error_of([&] { load_clip_weights(*module, state, {.strict = false}); }), HasSubstr("logit_scale"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { load_clip_weights(*module, state, {.strict = false}); }),
+              HasSubstr("logit_scale"));
 }
 
 TEST(LoadClipWeights, ReportsWhatALooseLoadPassedOver) {
@@ -85,8 +76,8 @@ TEST(ResizePositionEmbedding, KeepsTheClassTokenAndTheCorners) {
   ASSERT_EQ(resized.sizes(), (std::vector<int64_t>{17, 3}));
   EXPECT_TRUE(at::equal(resized[0], embedding[0]));
   EXPECT_TRUE(resized[1].allclose(embedding[1]) && resized[16].allclose(embedding[4]));
-  EXPECT_NE(error_of([&] { resize_position_embedding(at::zeros({4, 3}), 2); }), "");
-  EXPECT_NE(error_of([&] { resize_position_embedding(embedding, 0); }), "");
+  EXPECT_NE(message_of<CheckpointError>([&] { resize_position_embedding(at::zeros({4, 3}), 2); }), "");
+  EXPECT_NE(message_of<CheckpointError>([&] { resize_position_embedding(embedding, 0); }), "");
 }
 
 TEST(NormaliseState, RefusesWhatIsNoTensorAndTwoOfOneName) {
@@ -94,22 +85,25 @@ TEST(NormaliseState, RefusesWhatIsNoTensorAndTwoOfOneName) {
   state["module.logit_scale"] = at::ones({});
   EXPECT_TRUE(normalise_state(state).contains("logit_scale"));
   state["logit_scale"] = at::ones({});
-  EXPECT_THAT(error_of([&] { normalise_state(state); }), HasSubstr("two tensors logit_scale"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { normalise_state(state); }), HasSubstr("two tensors logit_scale"));
   Dict odd;
   odd["module.name"] = "text";
-  EXPECT_THAT(error_of([&] { normalise_state(odd); }), HasSubstr("name: expected a Tensor, found str"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { normalise_state(odd); }),
+              HasSubstr("name: expected a Tensor, found str"));
 }
 
 TEST(HuggingFace, NamesWhatHasNoPlace) {
   Dict weights;
   weights["vision_model.encoder.layers.0.odd.weight"] = at::ones({1});
-  EXPECT_THAT(error_of([&] { from_hugging_face(weights); }), HasSubstr("layers.0.odd.weight has no place"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { from_hugging_face(weights); }),
+              HasSubstr("layers.0.odd.weight has no place"));
   Dict partial;
   partial["vision_model.encoder.layers.0.self_attn.q_proj.bias"] = at::ones({1});
-  EXPECT_THAT(error_of([&] { from_hugging_face(partial); }), HasSubstr("resblocks.0.attn.in_proj_bias"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { from_hugging_face(partial); }),
+              HasSubstr("resblocks.0.attn.in_proj_bias"));
   Dict resnet;
   resnet["visual.layer1.0.conv1.weight"] = at::ones({1});
-  EXPECT_THAT(error_of([&] { to_hugging_face(resnet); }), HasSubstr("no ResNet"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { to_hugging_face(resnet); }), HasSubstr("no ResNet"));
 }
 
 class FileParameters : public ::testing::TestWithParam<bool> {};
@@ -129,7 +123,7 @@ TEST_P(FileParameters, AreTheModelsInItsOrderAndTellItsSizes) {
 
   check_towers(state, vision, text);
   EXPECT_EQ(infer_towers(state).vision.image_resolution, 64);
-  EXPECT_THAT(error_of([&] { check_towers(state, vision_config("ViT-B-16"), text); }),
+  EXPECT_THAT(message_of<CheckpointError>([&] { check_towers(state, vision_config("ViT-B-16"), text); }),
               HasSubstr("expected weights of ViT-B-16 with a BERT of width 64, 2 layers, 20 words, found those of"));
 }
 
@@ -165,7 +159,7 @@ TEST(MatchOptimizer, GoesByNameAndListsTheMissing) {
   EXPECT_EQ(slots.at(int64_t{0}).as_dict().at("exp_avg").as_tensor().size(0), 3);
   EXPECT_EQ(slots.at(int64_t{1}).as_dict().at("exp_avg").as_tensor().size(0), 1);
   EXPECT_EQ(matched.at("param_groups").as_list()[0].as_dict().at("lr").as_double(), 0.25);
-  EXPECT_THAT(error_of([&] { match_optimizer(own, saved); }), HasSubstr("has none of b"));
+  EXPECT_THAT(message_of<CheckpointError>([&] { match_optimizer(own, saved); }), HasSubstr("has none of b"));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace strobe::clip {
@@ -28,12 +29,7 @@ std::string file_of(const std::string& header, std::size_t data) {
 
 std::string error_of(const TemporaryFolder& folder, const std::string& bytes) {
   std::ofstream(folder / "w.safetensors", std::ios::binary) << bytes;
-  try {
-    read_safetensors(folder / "w.safetensors");
-  } catch (const CheckpointError& error) {
-    return error.what();
-  }
-  return "";
+  return message_of<CheckpointError>([&] { read_safetensors(folder / "w.safetensors"); });
 }
 
 std::string tensor(const std::string& name, const std::string& dtype, const std::string& shape,

@@ -1,6 +1,7 @@
 #include "clip/evaluation/evaluate.h"
 
 #include "tests/clip/evaluation/folder_test.h"
+#include "tests/message_of.h"
 
 namespace strobe::clip {
 namespace {

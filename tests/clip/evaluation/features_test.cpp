@@ -5,6 +5,7 @@
 
 #include "strobe/types.h"
 #include "tests/clip/evaluation/folder_test.h"
+#include "tests/message_of.h"
 
 namespace strobe::clip {
 namespace {

@@ -16,6 +16,7 @@
 
 #include "strobe/types.h"
 #include "tests/clip/evaluation/folder_test.h"
+#include "tests/message_of.h"
 #include "train/device.h"
 
 namespace strobe::clip {

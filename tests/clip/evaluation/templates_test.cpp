@@ -3,6 +3,7 @@
 #include "clip/text/installed_package.h"
 #include "strobe/types.h"
 #include "tests/clip/evaluation/folder_test.h"
+#include "tests/message_of.h"
 
 namespace strobe::clip {
 namespace {
